@@ -1,0 +1,202 @@
+"""What crosses a transport: messages, their headers, the two codecs.
+
+JSON is the default and is not announced; any other encoding names itself in `Content-Type`.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+
+from .errors import EncodingError, InvalidHeader, ValidationError
+
+__all__ = [
+    "CODECS",
+    "JSON",
+    "MSGPACK",
+    "Codec",
+    "Delivery",
+    "Message",
+    "StoredMessage",
+    "codec_for",
+    "validate_headers",
+]
+
+CONTENT_TYPE = "Content-Type"
+CORRELATION_ID = "X-Correlation-ID"
+TIMEOUT_MS = "Timeout-Ms"
+TRACEPARENT = "traceparent"
+IDEMPOTENCY_KEY = "Idempotency-Key"
+AUTHORIZATION = "Authorization"
+SERVICE_ERROR = "Nats-Service-Error"
+SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
+ORIGINAL_MESSAGE_ID = "X-Original-Message-ID"
+CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
+"""Lower case; never stored in a dead letter."""
+
+_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
+_HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class Message(msgspec.Struct, eq=False):
+    """One message, going out or come in.
+
+    `Transport.request` fills in `reply_to` before it sends, so that a caller who gives up can name it.
+    """
+
+    subject: str
+    body: bytes = b""
+    headers: Mapping[str, str] | None = None
+    reply_to: str | None = None
+
+
+class Delivery(Protocol):
+    """One delivery of a durable message; exactly one of `ack` and `nak` ends it."""
+
+    @property
+    def message(self) -> Message:
+        """The message as it was published, with its own subject and headers."""
+
+    @property
+    def attempt(self) -> int:
+        """How often the broker has delivered it to this consumer, from 1; what a crash left counts."""
+
+    @property
+    def message_id(self) -> str:
+        """The publisher's message id, else one made of the stream and its sequence number."""
+
+    async def ack(self) -> None:
+        """Tell the broker it is done; the broker will not deliver it again.
+
+        Raises:
+            ConnectionError: the ack could not be sent; the message comes again.
+        """
+
+    async def nak(self, delay_s: float = 0.0) -> None:
+        """Give it back, to be delivered again after `delay_s` seconds."""
+
+    async def in_progress(self) -> None:
+        """Tell the broker that work goes on, which restarts its acknowledgement timer."""
+
+
+class StoredMessage(msgspec.Struct, frozen=True):
+    """A message at rest in a stream: `sequence` is its number there, `stored_at` seconds since the epoch."""
+
+    sequence: int
+    message: Message
+    stored_at: float
+
+
+def validate_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Check names (an RFC 9110 token) and values (no control character, no edge space, valid Unicode).
+
+    Raises:
+        InvalidHeader: naming the header, never its value.
+    """
+    for name, value in headers.items():
+        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
+            raise InvalidHeader(f"header name {name!r} is not a token; use letters, digits and '-'")
+        if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or value != value.strip():
+            raise InvalidHeader(f"header {name!r} has a value with a line break, control character or edge space")
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise InvalidHeader(f"header {name!r} has a value that is not valid Unicode") from None
+    return headers
+
+
+class Codec:
+    """Encode and decode values of one content type, with errors of ours.
+
+    msgspec raises four kinds of exception for bad input (its own, UnicodeDecodeError, RecursionError,
+    ValueError); all leave here as `ValidationError` or `EncodingError`.
+    """
+
+    def __init__(self, content_type: str, encode: Callable[[object], bytes], decoder: type[Any]) -> None:
+        self.content_type = content_type
+        self._encode = encode
+        self._decoder = decoder
+
+    def encode(self, value: object) -> bytes:
+        """Encode any value that msgspec can.
+
+        Raises:
+            EncodingError: the value, or something in it, has no encoding (NaN and infinity in JSON).
+        """
+        try:
+            body = self._encode(value)
+        except RecursionError:
+            raise EncodingError("value nests too deeply or contains itself; return a finite structure") from None
+        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+            raise EncodingError(f"value of type {type(value).__name__!r} has no encoding: {error}") from error
+        # msgspec writes NaN and infinity as null; a body without that word cannot hide one
+        if b"null" in body and self.content_type == "application/json" and _has_non_finite(value):
+            raise EncodingError("value holds NaN or infinity, which JSON cannot carry; return None or a string")
+        return body
+
+    def decoder(self, type: Any) -> Callable[[bytes], Any]:
+        """Return a function that decodes a body into `type` and raises `ValidationError` if it does not fit."""
+        decode = self._decoder(type).decode
+
+        def decode_checked(body: bytes) -> Any:
+            try:
+                return decode(body)
+            except msgspec.ValidationError as error:
+                raise invalid(error) from None
+            except RecursionError:
+                raise ValidationError("body nests too deeply; flatten it") from None
+            except (msgspec.DecodeError, ValueError, OverflowError, MemoryError) as error:
+                raise ValidationError(f"body is not valid {self.content_type}: {error}") from None
+
+        return decode_checked
+
+
+def invalid(error: msgspec.ValidationError) -> ValidationError:
+    """Translate msgspec's error, which ends in a path such as `$.user.age`, into one that names the field."""
+    text, _, path = str(error).partition(" - at `")
+    field = path.rstrip("`").removeprefix("$").removeprefix(".")
+    if not field:
+        missing = re.search(r"field `([^`]+)`", text)
+        field = missing.group(1) if missing else ""
+    if not field:
+        return ValidationError(f"{text[:1].lower()}{text[1:]}")
+    return ValidationError(f"argument {field!r}: {text[:1].lower()}{text[1:]}", details={"field": field})
+
+
+def _has_non_finite(value: object) -> bool:
+    stack = [msgspec.to_builtins(value)]
+    while stack:
+        item = stack.pop()
+        if isinstance(item, float):
+            if not math.isfinite(item):
+                return True
+        elif isinstance(item, dict):
+            stack.extend(item.keys())
+            stack.extend(item.values())
+        elif isinstance(item, list | tuple | set | frozenset):
+            stack.extend(item)
+    return False
+
+
+JSON = Codec("application/json", msgspec.json.Encoder().encode, msgspec.json.Decoder)
+MSGPACK = Codec("application/msgpack", msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder)
+CODECS = {codec.content_type: codec for codec in (JSON, MSGPACK)}
+
+
+def codec_for(headers: Mapping[str, str] | None) -> Codec:
+    """Choose the codec that a message's `Content-Type` names; without one it is JSON.
+
+    Raises:
+        ValidationError: for a content type that is neither JSON nor MessagePack.
+    """
+    named = headers.get(CONTENT_TYPE) if headers else None
+    if named is None:
+        return JSON
+    codec = CODECS.get(named.partition(";")[0].strip().lower())
+    if codec is None:
+        raise ValidationError(f"content type {named!r} is not known; send {' or '.join(map(repr, CODECS))}")
+    return codec
