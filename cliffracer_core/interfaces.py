@@ -29,6 +29,7 @@ __all__ = [
     "MetricsSink",
     "Middleware",
     "Outgoing",
+    "OutgoingDeclaration",
     "Provider",
     "Resolver",
     "Route",
@@ -68,6 +69,13 @@ class Outgoing(msgspec.Struct, kw_only=True, eq=False):
 
 Send = Callable[[Outgoing], Awaitable[object]]
 """One step of the chain out: takes what is sent, returns the reply (None for a publish)."""
+
+
+class OutgoingDeclaration(msgspec.Struct, frozen=True):
+    """What plugins are asked to wrap: everything of one kind that one service sends."""
+
+    service: str
+    kind: Literal["call", "publish"]
 
 
 class Middleware(msgspec.Struct, frozen=True):

@@ -155,16 +155,21 @@ class Codec:
         return decode_checked
 
 
+_FIELD = re.compile(r"[Oo]bject (missing required|contains unknown) field `([^`]+)`")
+
+
 def invalid(error: msgspec.ValidationError) -> ValidationError:
     """Translate msgspec's error, which ends in a path such as `$.user.age`, into one that names the field."""
     text, _, path = str(error).partition(" - at `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".")
+    named = _FIELD.match(text)
+    if named:
+        field = f"{field}.{named[2]}" if field else named[2]
+        text = "it is missing" if named[1] == "missing required" else "there is no such argument"
+    text = text[:1].lower() + text[1:]
     if not field:
-        missing = re.search(r"field `([^`]+)`", text)
-        field = missing.group(1) if missing else ""
-    if not field:
-        return ValidationError(f"{text[:1].lower()}{text[1:]}")
-    return ValidationError(f"argument {field!r}: {text[:1].lower()}{text[1:]}", details={"field": field})
+        return ValidationError(f"body: {text}")
+    return ValidationError(f"argument {field!r}: {text}", details={"field": field})
 
 
 def _has_non_finite(value: object) -> bool:

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 from .errors import InvalidSubject
 
-__all__ = ["MAX_SUBJECT_BYTES", "compile_pattern", "covers", "is_pattern", "overlaps", "stream_name"]
-__all__ += ["validate_pattern", "validate_subject", "validate_token"]
+__all__ = ["MAX_SUBJECT_BYTES", "compile_pattern", "covers", "default_stream_subjects", "is_pattern", "overlaps"]
+__all__ += ["stream_name", "validate_pattern", "validate_subject", "validate_token"]
 
 MAX_SUBJECT_BYTES = 1024
 """Longer subjects are refused; NATS closes the connection on a control line past 4,096 bytes."""
@@ -128,3 +128,30 @@ def stream_name(pattern: str) -> str:
     if first in ("*", ">"):
         raise InvalidSubject(f"durable pattern {pattern!r} starts with a wildcard; name its stream with stream='NAME'")
     return _UNSAFE_IN_STREAM.sub("_", first).upper()
+
+
+def default_stream_subjects(stream: str, pattern: str) -> list[str]:
+    """Say which subjects a stream takes that is created for `pattern`, a valid pattern or subject.
+
+    The first token and all below it; exactly the pattern where that starts with a wildcard. A dead-letter
+    stream `DLQ_<service>` takes `dlq.<service>.>` and `redrive.<service>.>`, whatever the pattern.
+
+    Raises:
+        InvalidSubject: the stream's name is no token, or it would take requests.
+    """
+    validate_token(stream, "stream")
+    first = pattern.split(".", 1)[0]
+    if stream.startswith("DLQ_"):
+        service = validate_token(stream.removeprefix("DLQ_"), "service of a dead-letter stream")
+        subjects = [f"dlq.{service}.>", f"redrive.{service}.>"]
+    elif first in ("*", ">"):
+        subjects = [pattern]
+    else:
+        subjects = [first, f"{first}.>"]
+    for subject in subjects:
+        if overlaps(subject, "rpc.>"):
+            raise InvalidSubject(
+                f"stream {stream!r} cannot take subject {subject!r}: a stream over rpc.> would answer requests; "
+                f"choose a durable pattern whose first token is neither 'rpc' nor a wildcard"
+            )
+    return subjects

@@ -1,0 +1,167 @@
+"""From installed plugins and settings to transports and stores; what services and clients start with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import ModuleType
+from typing import Any, TypeVar
+from urllib.parse import quote, urlsplit
+
+from . import builtin
+from .config import ServiceConfig, Settings, resolve
+from .context import create_correlation_id
+from .errors import CliffracerError, ConfigurationError, PluginError
+from .interfaces import Section, ServiceInfo, Store, StoreFactory, Transport, TransportFactory
+from .plugins import Plugins
+
+__all__ = ["load_plugins", "make_stores", "make_transports", "mask_url", "opened", "options_url", "resolve_settings"]
+__all__ += ["service_info"]
+
+T = TypeVar("T", Transport, Store)
+
+BUILTIN: Mapping[str, ModuleType] = {"core": builtin}
+
+
+def load_plugins(extra: Mapping[str, object] | None = None, *, environment: Mapping[str, str] | None = None) -> Plugins:
+    """Load the kernel's own plugin, the installed ones, and `extra` ones by name."""
+    return Plugins(BUILTIN, extra, environment=environment)
+
+
+def resolve_settings(
+    plugins: Plugins,
+    config: ServiceConfig,
+    *,
+    class_values: Mapping[str, object] | None = None,
+    overrides: Mapping[str, object] | None = None,
+) -> Settings:
+    """Merge all sources of settings, checked against the sections that plugins registered.
+
+    Raises:
+        PluginError: two plugins claim one section or flat name.
+        ConfigurationError: as `config.resolve`.
+    """
+    owners: dict[str, str] = {}
+    sections: list[Section] = []
+    for plugin, section in plugins.ask("cliffracer_register_settings"):
+        for name in (section.name, *section.flat):
+            if name in owners:
+                raise PluginError(
+                    f"plugins {owners[name]!r} and {plugin!r} both register the setting {name!r}; "
+                    f"disable one with CLIFFRACER_DISABLE={plugin}"
+                )
+            owners[name] = plugin
+        sections.append(section)
+    return resolve(config, sections, class_values=class_values, overrides=overrides, ignored=plugins.disabled)
+
+
+def service_info(settings: Settings) -> ServiceInfo:
+    """Make the plain data that hooks get, with a new instance id."""
+    kernel = settings.kernel
+    return ServiceInfo(
+        name=kernel.name,
+        version=kernel.version,
+        description=kernel.description,
+        id=create_correlation_id()[:22],
+        metadata=kernel.metadata,
+        settings=settings.sections,
+    )
+
+
+def make_transports(plugins: Plugins, settings: Settings, service: ServiceInfo) -> dict[str, Transport]:
+    """Make, unopened, each configured transport by name. Raises ConfigurationError."""
+    factories = _factories(plugins, "cliffracer_register_transports")
+    return {name: _make("transport", name, url, factories, service) for name, url in settings.urls("transport").items()}
+
+
+def make_stores(plugins: Plugins, settings: Settings, service: ServiceInfo) -> dict[str, Store]:
+    """Make, unopened, each configured store by name. Raises ConfigurationError."""
+    factories = _factories(plugins, "cliffracer_register_stores")
+    return {name: _make("store", name, url, factories, service) for name, url in settings.urls("store").items()}
+
+
+def _factories(plugins: Plugins, hook: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    owners: dict[str, str] = {}
+    for plugin, factory in plugins.ask(hook):
+        for scheme in factory.schemes:
+            if scheme in owners:
+                raise PluginError(
+                    f"plugins {owners[scheme]!r} and {plugin!r} both serve {scheme!r}; "
+                    f"disable one with CLIFFRACER_DISABLE={plugin}"
+                )
+            owners[scheme] = plugin
+            found[scheme] = factory
+    return found
+
+
+def _make(
+    what: str, name: str, url: str, factories: Mapping[str, TransportFactory | StoreFactory], service: ServiceInfo
+) -> Any:
+    scheme, separator, _ = url.partition("://")
+    factory = factories.get(scheme)
+    if not separator or factory is None:
+        raise ConfigurationError(
+            f"{what} {name!r}: nothing installed serves {mask_url(url)!r}; "
+            f"known are {', '.join(f'{each}://' for each in sorted(factories))}; install cliffracer-{scheme or 'nats'}"
+        )
+    return factory.create(url, service)
+
+
+def mask_url(url: str) -> str:
+    """Return a URL, or a comma-separated list, without what stands before `@`."""
+    parts = []
+    for part in url.split(","):
+        scheme, separator, rest = part.rpartition("://")
+        parts.append(f"{scheme}{separator}***@{rest.rpartition('@')[2]}" if "@" in rest else part)
+    return ",".join(parts)
+
+
+def options_url(plugins: Plugins, transport: str, options: Mapping[str, object]) -> str:
+    """Build a transport's URL from `ClientProxy` arguments: a URL, or a scheme and host, port, user, password.
+
+    Raises:
+        ConfigurationError: no installed plugin serves the scheme.
+    """
+    if "://" in transport:
+        return transport
+    factory = _factories(plugins, "cliffracer_register_transports").get(transport)
+    if factory is None:
+        raise ConfigurationError(f"transport {transport!r} is not installed; install cliffracer-{transport}")
+    if factory.options_url is not None:
+        return str(factory.options_url(options))
+    if "url" in options:
+        return str(options["url"])
+    user = str(options.get("username") or options.get("user") or "")
+    password = str(options.get("password") or "")
+    login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
+    port = f":{options['port']}" if "port" in options else ""
+    url = f"{transport}://{login}{options.get('host', '')}{port}"
+    urlsplit(url)
+    return url
+
+
+@contextlib.asynccontextmanager
+async def opened(things: Mapping[str, T], what: str, log: Callable[[str, BaseException], None]) -> AsyncIterator[None]:
+    """Open all, and close all that were opened, in reverse, whatever happens.
+
+    Args:
+        things: transports or stores by name.
+        what: `transport` or `store`, for errors.
+        log: hears of a close that failed; it never masks another error.
+
+    Raises:
+        CliffracerError: what `open` raised, named.
+    """
+    done: list[tuple[str, T]] = []
+    try:
+        for name, thing in things.items():
+            done.append((name, thing))
+            await thing.open()
+        yield
+    finally:
+        for name, thing in reversed(done):
+            try:
+                await thing.close()
+            except CliffracerError as error:
+                log(f"{what} {name!r} did not close", error)

@@ -1,0 +1,296 @@
+"""Events: core events, and the policy of durable ones, the same on every transport.
+
+A durable event is acknowledged after its handler returned, retried with growing pauses, and after its
+last attempt stored in the dead-letter stream `DLQ_<service>` with its cause. Attempts are counted by
+what the broker says it delivered, so that a handler that kills its process is counted too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import random
+import time
+from collections.abc import Mapping
+
+from .context import MessageContext, create_correlation_id
+from .dispatch import Handler, stopped
+from .errors import CliffracerError, NotFoundError, ServiceError, ValidationError, describe
+from .handlers import EventOptions
+from .interfaces import DurableTransport, Transport
+from .limits import Run
+from .messages import CORRELATION_ID, CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Delivery, Message
+
+__all__ = ["DEAD", "DurableEndpoint", "EventEndpoint", "Redriver", "dead_letter", "dlq_stream", "redrive"]
+
+logger = logging.getLogger("cliffracer")
+
+DEAD = "X-Dead-Letter-"
+"""Prefix of the headers that say why: Cause, Attempts, Handler, Subject, Failed-At (ISO 8601)."""
+PUBLISH_TIMEOUT_S = 5.0
+_NO_HEADERS: dict[str, str] = {}
+
+
+def dlq_stream(service: str) -> str:
+    """Name a service's dead-letter stream; it holds `dlq.<service>.<handler>` and redriven messages."""
+    return f"DLQ_{service}"
+
+
+async def dead_letter(
+    transport: DurableTransport, handler: Handler, message: Message, message_id: str, attempts: int, cause: str
+) -> None:
+    """Store a message that its handler could not handle, with why, and without credentials.
+
+    Raises:
+        NotStored: the broker did not confirm; the caller must not give the message up.
+    """
+    service, name = handler.declaration.service, handler.declaration.name
+    headers = {
+        key: value
+        for key, value in (message.headers or _NO_HEADERS).items()
+        if key.lower() not in CREDENTIAL_HEADERS and not key.startswith(("Nats-", DEAD))
+    }
+    headers.setdefault(ORIGINAL_MESSAGE_ID, _header_text(message_id))
+    headers[DEAD + "Cause"] = _header_text(cause)
+    headers[DEAD + "Attempts"] = str(attempts)
+    headers[DEAD + "Handler"] = name
+    headers[DEAD + "Subject"] = message.subject
+    headers[DEAD + "Failed-At"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    await transport.publish_durable(
+        Message(f"dlq.{service}.{name}", message.body, headers),
+        stream=dlq_stream(service),
+        message_id=f"dlq:{service}.{name}:{message_id}",
+        timeout_s=PUBLISH_TIMEOUT_S,
+    )
+    logger.error("%s: event %s moved to %s: %s", handler.name, message_id, dlq_stream(service), cause)
+
+
+async def redrive(transport: DurableTransport, service: str, sequence: int) -> str:
+    """Send a dead letter to the handler that failed, and remove it once the broker has stored it again.
+
+    Returns:
+        The new message id; the original one stays in the header `X-Original-Message-ID`.
+
+    Raises:
+        NotFoundError: the stream holds no dead letter of that number.
+        NotStored: nothing was changed.
+    """
+    stream = dlq_stream(service)
+    async for stored in transport.browse(stream, after=sequence - 1):
+        handler = stored.message.subject.removeprefix(f"dlq.{service}.")
+        if stored.sequence != sequence or handler == stored.message.subject:
+            break
+        message_id = f"redrive:{create_correlation_id()}"
+        copy = Message(f"redrive.{service}.{handler}", stored.message.body, stored.message.headers)
+        await transport.publish_durable(copy, stream=stream, message_id=message_id, timeout_s=PUBLISH_TIMEOUT_S)
+        await transport.delete(stream, sequence)
+        return message_id
+    raise NotFoundError(f"stream {stream!r} holds no dead letter {sequence}; list them first")
+
+
+def _header_text(text: str) -> str:
+    return "".join(each if each.isprintable() else " " for each in text).strip() or "?"
+
+
+class EventEndpoint:
+    """Handle core events: at most once, dropped past the buffer, rejected ones kept as dead letters."""
+
+    def __init__(self, handler: Handler, transport: Transport, options: EventOptions, *, buffer: int) -> None:
+        self.handler = handler
+        self.dropped = 0
+        self.rejected = 0
+        self._transport = transport
+        self._options = options
+        self._buffer = buffer
+        self._gate = handler.gate
+        self._scope = handler.scope
+        self._logged = 0.0
+
+    def on_message(self, message: Message) -> None:
+        """Take an event from the transport; never blocks."""
+        if not self._gate.enter(functools.partial(self._start, message), self._buffer):
+            self.dropped += 1
+            now = time.monotonic()
+            if now - self._logged > 1.0:
+                self._logged = now
+                logger.warning(
+                    "%s: %d events dropped, %d wait; raise 'concurrency' or make the event durable",
+                    self.handler.name, self.dropped, self._buffer,
+                )  # fmt: skip
+
+    def _start(self, message: Message) -> None:
+        self._scope.spawn(self._serve(message))
+
+    async def _serve(self, message: Message) -> None:
+        run = Run()
+        context = _event_context(self.handler, self._options, message)
+        try:
+            await self.handler.run(context, run, run)
+        except asyncio.CancelledError:
+            logger.warning("%s", stopped(run, self.handler.name))
+        except (Exception, SystemExit) as error:
+            if context.arguments is None and isinstance(error, ValidationError):
+                await self._reject(message, context, error)
+            else:
+                _log_failure(self.handler, context, error)
+        finally:
+            self._gate.leave()
+
+    async def _reject(self, message: Message, context: MessageContext, error: ValidationError) -> None:
+        self.rejected += 1
+        logger.error("%s: event on %r rejected: %s", self.handler.name, message.subject, describe(error))
+        if isinstance(self._transport, DurableTransport) and self._transport.capabilities.durable:
+            message_id = f"{context.correlation_id}:{create_correlation_id()}"
+            try:
+                await dead_letter(self._transport, self.handler, message, message_id, 1, describe(error))
+            except CliffracerError as failure:
+                logger.error("%s: the rejected event could not be kept: %s", self.handler.name, describe(failure))
+
+
+class DurableEndpoint:
+    """Handle durable events: ack, retry with backoff, dead letter."""
+
+    def __init__(self, handler: Handler, transport: DurableTransport, options: EventOptions) -> None:
+        self.handler = handler
+        self.options = options
+        self._transport = transport
+        self._gate = handler.gate
+        self._scope = handler.scope
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take a delivery from the transport; never blocks. It is kept alive from here until it is over."""
+        work = _Work(self, delivery)
+        self._gate.enter(lambda: self._scope.spawn(self._serve(work)), 1 << 60)
+
+    async def _serve(self, work: _Work) -> None:
+        run = Run()
+        delivery = work.delivery
+        message = delivery.message
+        context = _event_context(self.handler, self.options, message, delivery)
+        try:
+            if delivery.attempt > self.options.retries + 1:
+                raise _Exhausted(f"no attempt of {self.options.retries + 1} came to an end; its process died")
+            await self.handler.run(context, run, run)
+        except asyncio.CancelledError:
+            if run.reason == "deadline":
+                await self._failed(work, context, stopped(run, self.handler.name))
+            else:
+                await self._settle(work, delivery.nak())
+        except (Exception, SystemExit) as error:
+            await self._failed(work, context, error)
+        else:
+            await self._settle(work, delivery.ack())
+        finally:
+            work.close()
+            self._gate.leave()
+
+    async def _failed(self, work: _Work, context: MessageContext, error: BaseException) -> None:
+        delivery = work.delivery
+        final = delivery.attempt > self.options.retries
+        if not final and not (context.arguments is None and isinstance(error, ValidationError)):
+            _log_failure(self.handler, context, error)
+            await self._settle(work, delivery.nak(self._pause_s(delivery.attempt)))
+            return
+        if not isinstance(error, CliffracerError):
+            _log_failure(self.handler, context, error)
+        try:
+            cause = describe(error)
+            attempts = delivery.attempt - isinstance(error, _Exhausted)
+            await dead_letter(self._transport, self.handler, delivery.message, delivery.message_id, attempts, cause)
+        except CliffracerError as failure:
+            logger.error("%s: no dead letter could be stored: %s", self.handler.name, describe(failure))
+            await self._settle(work, delivery.nak(self._pause_s(delivery.attempt)))
+        else:
+            await self._settle(work, delivery.ack())
+
+    async def _settle(self, work: _Work, settling: object) -> None:
+        try:
+            await settling  # type: ignore[misc]  # the coroutine of ack or nak
+        except CliffracerError as error:
+            logger.warning("%s: %s; the event will come again", self.handler.name, describe(error))
+
+    def _pause_s(self, attempt: int) -> float:
+        pause = min(self.options.backoff_s * float(1 << min(attempt - 1, 30)), self.options.max_backoff_s)
+        return pause * random.uniform(0.5, 1.0)
+
+
+class _Exhausted(ServiceError, code="attempts_exhausted"):
+    """Every attempt ended with the process that made it."""
+
+
+class _Work:
+    """One delivery in hand: tells the broker three times per ack wait that work goes on."""
+
+    def __init__(self, endpoint: DurableEndpoint, delivery: Delivery) -> None:
+        self.delivery = delivery
+        self._scope = endpoint.handler.scope
+        self._every = endpoint.options.ack_wait_s / 3
+        self._open = True
+        self._renew_later()
+
+    def _renew_later(self) -> None:
+        self._bucket = self._scope.deadlines.add(self._scope.loop.time() + self._every, self, self._renew)
+
+    def _renew(self) -> None:
+        if self._open:
+            self._scope.spawn(self._progress())
+            self._renew_later()
+
+    async def _progress(self) -> None:
+        try:
+            await self.delivery.in_progress()
+        except CliffracerError as error:
+            logger.warning("in_progress could not be sent: %s", describe(error))
+
+    def close(self) -> None:
+        """Stop telling."""
+        self._open = False
+        self._scope.deadlines.discard(self._bucket, self)
+
+
+class Redriver:
+    """Hand redriven dead letters of a service to the handler that failed."""
+
+    def __init__(self, endpoints: Mapping[str, DurableEndpoint]) -> None:
+        self._endpoints = endpoints
+
+    def on_delivery(self, delivery: Delivery) -> None:
+        """Take one; a handler that is gone keeps it in the stream, retried slowly, and is named in the log."""
+        name = delivery.message.subject.rpartition(".")[2]
+        endpoint = self._endpoints.get(name)
+        if endpoint is None:
+            logger.error("redriven event for handler %r, which this service does not have; it waits", name)
+            scope = next(iter(self._endpoints.values())).handler.scope
+            scope.spawn(delivery.nak(60.0))
+            return
+        endpoint.on_delivery(delivery)
+
+
+def _event_context(
+    handler: Handler, options: EventOptions, message: Message, delivery: Delivery | None = None
+) -> MessageContext:
+    headers = message.headers or _NO_HEADERS
+    redriven = delivery is not None and message.subject.startswith("redrive.")
+    message_id = None if delivery is None else headers.get(ORIGINAL_MESSAGE_ID) or delivery.message_id
+    return MessageContext(
+        kind="event",
+        service=handler.declaration.service,
+        handler=handler.declaration.name,
+        subject=headers.get(DEAD + "Subject", message.subject) if redriven else message.subject,
+        pattern=options.pattern,
+        body=message.body,
+        headers=headers,
+        correlation_id=headers.get(CORRELATION_ID) or (message_id or create_correlation_id()),
+        deadline=None if options.timeout is None else time.monotonic() + options.timeout,
+        attempt=1 if delivery is None else delivery.attempt,
+        message_id=message_id,
+    )
+
+
+def _log_failure(handler: Handler, context: MessageContext, error: BaseException) -> None:
+    logger.error(
+        "%s: event on %r failed on attempt %d; correlation id %s: %s",
+        handler.name, context.subject, context.attempt, context.correlation_id, describe(error),
+        exc_info=None if isinstance(error, CliffracerError) else error,
+    )  # fmt: skip

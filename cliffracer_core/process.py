@@ -1,0 +1,110 @@
+"""Several services in one process, and the signals that stop them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+from collections.abc import Iterable
+from typing import Protocol, Self
+
+__all__ = ["ServiceOrchestrator", "run_until_signal"]
+
+logger = logging.getLogger("cliffracer")
+
+
+class Startable(Protocol):
+    """What an orchestrator runs."""
+
+    name: str
+
+    async def start(self) -> None:
+        """Start."""
+
+    async def stop(self) -> None:
+        """Stop."""
+
+
+class ServiceOrchestrator:
+    """Run services together: started in the order given, stopped one by one in reverse.
+
+    Args:
+        *services: unstarted services.
+    """
+
+    def __init__(self, *services: Startable) -> None:
+        self.services: list[Startable] = list(services)
+        self._started: list[Startable] = []
+
+    def add_service(self, service: Startable) -> None:
+        """Add one before `start`."""
+        self.services.append(service)
+
+    async def start(self) -> None:
+        """Start all; where one fails, those before it are stopped and its error raised."""
+        try:
+            for service in self.services:
+                await service.start()
+                self._started.append(service)
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop those that run, in reverse order."""
+        while self._started:
+            await self._started.pop().stop()
+
+    def run(self) -> None:
+        """Start, run until SIGTERM or SIGINT, stop; blocks."""
+        asyncio.run(run_until_signal(self.services, self))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+
+class _Runnable(Protocol):
+    async def start(self) -> None: ...
+    async def stop(self) -> None: ...
+
+
+async def run_until_signal(services: Iterable[Startable], runnable: _Runnable) -> None:
+    """Start, wait for SIGTERM or SIGINT, stop; a second signal ends the process at once."""
+    loop = asyncio.get_running_loop()
+    asked = asyncio.Event()
+
+    def on_signal(number: int) -> None:
+        if asked.is_set():
+            os._exit(128 + number)
+        asked.set()
+
+    installed = []
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, or not the main thread
+            loop.add_signal_handler(number, on_signal, number)
+            installed.append(number)
+    starting = asyncio.ensure_future(runnable.start())
+    waiting = asyncio.ensure_future(asked.wait())
+    try:
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if asked.is_set() and not starting.done():
+            starting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await starting
+            return
+        await starting
+        for service in services:
+            logger.info("service %r is ready", service.name)
+        await waiting
+    finally:
+        waiting.cancel()
+        if starting.done() and not starting.cancelled() and starting.exception() is None:
+            await runnable.stop()
+        for number in installed:
+            loop.remove_signal_handler(number)

@@ -1,0 +1,166 @@
+"""Requests: from a message to a reply, and the caller who gives up."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import logging
+import time
+
+from .context import MessageContext, create_correlation_id
+from .dispatch import Handler, Scope, stopped
+from .errors import CliffracerError, DeadlineExceeded, InvalidHeader, MessageTooLarge, Overloaded, describe, to_body
+from .interfaces import Transport
+from .limits import Run
+from .messages import (
+    CONTENT_TYPE,
+    CORRELATION_ID,
+    JSON,
+    SERVICE_ERROR,
+    SERVICE_ERROR_CODE,
+    TIMEOUT_MS,
+    Message,
+    codec_for,
+)
+
+__all__ = ["CANCEL", "QUEUE_GROUP", "RequestEndpoint", "cancel_subject", "on_cancel"]
+
+logger = logging.getLogger("cliffracer")
+
+QUEUE_GROUP = "q"
+"""All requests share it, so that a request runs once even where two services claim one pattern."""
+CANCEL = "$cancel"
+_NO_HEADERS: dict[str, str] = {}
+
+
+def cancel_subject(subject: str) -> str:
+    """Return where a caller of `subject` says that it gave up: `rpc.<first token>.$cancel`."""
+    return f"rpc.{subject.split('.')[1]}.{CANCEL}"
+
+
+def on_cancel(scope: Scope, message: Message) -> None:
+    """Cancel the call whose reply token the message holds, if it runs here."""
+    run = scope.runs.get(message.body.decode("utf-8", "replace"))
+    if run is not None:
+        run.stop("caller")
+
+
+class RequestEndpoint:
+    """Answer the requests of one subject or pattern with a compiled handler.
+
+    Args:
+        handler: what to run.
+        transport: what to answer on.
+        subject: where it listens, below `rpc.`.
+        timeout_s: the time a call has where its caller sets none.
+        queue_size: requests that may wait for a slot; past it they are answered `Overloaded`.
+    """
+
+    def __init__(
+        self, handler: Handler, transport: Transport, subject: str, *, timeout_s: float, queue_size: int
+    ) -> None:
+        self.handler = handler
+        self.subject = subject
+        self._transport = transport
+        self._timeout_s = timeout_s
+        self._queue_size = queue_size
+        self._scope = handler.scope
+        self._gate = handler.gate
+        self._method = handler.declaration.name
+
+    def on_message(self, message: Message) -> None:
+        """Take a request from the transport; never blocks."""
+        start = functools.partial(self._start, message, time.monotonic())
+        if not self._gate.enter(start, self._queue_size) and not message.subject.endswith(CANCEL):
+            error = Overloaded(
+                f"{self.handler.name} runs {self._gate.limit} calls and {self._queue_size} wait; try later"
+            )
+            self._scope.spawn(self._refuse(message, error))
+
+    def _start(self, message: Message, received: float) -> None:
+        self._scope.spawn(self._serve(message, received))
+
+    async def _serve(self, message: Message, received: float) -> None:
+        run = Run()
+        context: MessageContext | None = None
+        try:
+            context = self._context(message, received)
+            result = await self.handler.run(context, self._scope.key(message.reply_to, run), run)
+            await self._reply(message, result)
+        except asyncio.CancelledError:
+            _uncancel()
+            await self._fail(message, stopped(run, self.handler.name), context)
+        except (Exception, SystemExit) as error:
+            await self._fail(message, error, context)
+        finally:
+            self._gate.leave()
+
+    def _context(self, message: Message, received: float) -> MessageContext:
+        headers = message.headers or _NO_HEADERS
+        timeout_s = self._timeout_s
+        if TIMEOUT_MS in headers:
+            try:
+                timeout_s = min(int(headers[TIMEOUT_MS]) / 1000, self._scope.max_timeout_s)
+            except ValueError:
+                raise InvalidHeader(f"header {TIMEOUT_MS!r} is not a whole number of milliseconds") from None
+        deadline = received + timeout_s
+        if deadline <= time.monotonic():
+            raise DeadlineExceeded(f"{self.handler.name}: the time was up before the call began")
+        return MessageContext(
+            kind="rpc",
+            service=self._scope.service,
+            handler=self._method,
+            subject=message.subject,
+            pattern=self.subject,
+            body=message.body,
+            headers=headers,
+            reply_to=message.reply_to,
+            correlation_id=headers.get(CORRELATION_ID) or create_correlation_id(),
+            deadline=deadline,
+        )
+
+    async def _reply(self, message: Message, result: object) -> None:
+        if message.reply_to is None:
+            return
+        codec = codec_for(message.headers)
+        body = codec.encode(result)
+        headers = None if codec is JSON else {CONTENT_TYPE: codec.content_type}
+        try:
+            await self._transport.publish(Message(message.reply_to, body, headers))
+        except MessageTooLarge as error:
+            raise MessageTooLarge(f"{self.handler.name}: its result is too large: {error}") from None
+        except CliffracerError as error:
+            logger.warning("%s: the reply could not be sent: %s", self.handler.name, describe(error))
+
+    async def _refuse(self, message: Message, error: CliffracerError) -> None:
+        await self._fail(message, error, None)
+
+    async def _fail(self, message: Message, error: BaseException, context: MessageContext | None) -> None:
+        correlation_id = context.correlation_id if context else (message.headers or _NO_HEADERS).get(CORRELATION_ID)
+        if not isinstance(error, CliffracerError):
+            logger.error("%s failed; correlation id %s", self.handler.name, correlation_id, exc_info=error)
+        if message.reply_to is None or message.subject.endswith(CANCEL):
+            return
+        body = to_body(error, self._scope.service, correlation_id)
+        try:
+            encoded = JSON.encode(body)
+        except CliffracerError:
+            body.details = {}
+            encoded = JSON.encode(body)
+        headers = {SERVICE_ERROR: _one_line(body.message), SERVICE_ERROR_CODE: str(body.code)}
+        try:
+            await self._transport.publish(Message(message.reply_to, encoded, headers))
+        except CliffracerError as failure:
+            logger.warning("%s: the error could not be sent: %s", self.handler.name, describe(failure))
+
+
+def _one_line(text: str) -> str:
+    line = "".join(each if each.isprintable() else " " for each in text[:300]).strip()
+    return line or "error"
+
+
+def _uncancel() -> None:
+    """Take back the cancellation that was turned into a reply, so that timeouts work while replying."""
+    task = asyncio.current_task()
+    if task is not None:
+        task.uncancel()

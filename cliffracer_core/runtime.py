@@ -1,0 +1,337 @@
+"""One service from start to stop, step by step; what fails is undone in reverse.
+
+Start: settings, transports, stores, providers, lifespans, handlers, listeners, timers, ready.
+Stop runs the same steps backwards, within `shutdown_grace_s` in all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from .assembly import load_plugins, make_stores, make_transports, opened, resolve_settings, service_info
+from .builtin import authenticate, measure
+from .caller import Caller
+from .config import ServiceConfig, Settings
+from .declare import check_capabilities, check_declarations, gather
+from .delivery import DurableEndpoint, EventEndpoint, Redriver, dlq_stream
+from .dispatch import Handler, Scope, compile_handler
+from .errors import CliffracerError, ConfigurationError, StartupError, describe
+from .handlers import Declaration, ErrorHandler, EventOptions, Mark, RpcOptions
+from .injection import Builder
+from .interfaces import (
+    DurableSubscription,
+    DurableTransport,
+    EntryPoint,
+    HttpServer,
+    Middleware,
+    Provider,
+    Route,
+    ServiceInfo,
+    Store,
+    Subscription,
+    Transport,
+    Wiring,
+)
+from .plugins import Plugins
+from .requests import QUEUE_GROUP, RequestEndpoint, cancel_subject, on_cancel
+from .subjects import stream_name
+
+__all__ = ["Blueprint", "Runtime"]
+
+logger = logging.getLogger("cliffracer")
+
+
+class Blueprint(msgspec.Struct, kw_only=True):
+    """What a program said about a service before it starts."""
+
+    owner: Any
+    """The service object: its methods are handlers, its class holds providers."""
+    config: ServiceConfig
+    class_values: Mapping[str, object] = {}
+    functions: list[tuple[str, Callable[..., Any], tuple[Mark, ...]]] = []
+    controllers: Sequence[type] = ()
+    injectables: Sequence[type] = ()
+    errors: ErrorHandler
+    plugins: Plugins | Mapping[str, object] | None = None
+    overrides: Mapping[str, object] = {}
+    replace: Mapping[Any, object] = {}
+
+
+class Runtime:
+    """A running service. `start` and `stop` are called once each."""
+
+    settings: Settings
+    info: ServiceInfo
+    scope: Scope
+    caller: Caller
+
+    def __init__(self, blueprint: Blueprint) -> None:
+        self.blueprint = blueprint
+        self.ready = False
+        self.handlers: dict[str, Handler] = {}
+        self.transports: dict[str, Transport] = {}
+        self.stores: dict[str, Store] = {}
+        given = blueprint.plugins
+        self.plugins = given if isinstance(given, Plugins) else load_plugins(given)
+        self._opened = contextlib.AsyncExitStack()
+        self._resources = contextlib.AsyncExitStack()
+        self._lifespans = contextlib.AsyncExitStack()
+        self._endpoints: list[RequestEndpoint | EventEndpoint | DurableEndpoint] = []
+        self._subscriptions: list[Subscription] = []
+        self._cancels: list[Subscription] = []
+        self._servers: list[HttpServer] = []
+        self._entries: list[EntryPoint] = []
+        self._undo: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._stop_by: float | None = None
+
+    async def start(self) -> None:
+        """Start step by step.
+
+        Raises:
+            CliffracerError: a step failed; the message names service and step, and all before it is undone.
+        """
+        steps: list[tuple[str, Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]] = [
+            ("settings", self._begin_settings, self._end_settings),
+            ("transports", self._begin_transports, self._opened.aclose),
+            ("providers", self._begin_providers, self._resources.aclose),
+            ("lifespans", self._begin_lifespans, self._lifespans.aclose),
+            ("handlers", self._begin_handlers, self._end_handlers),
+            ("listeners", self._begin_listeners, self._end_listeners),
+            ("timers", self._begin_timers, self._end_timers),
+            ("ready", self._begin_ready, self._end_ready),
+        ]
+        for name, begin, end in steps:
+            self._undo.append((name, end))
+            try:
+                await begin()
+            except BaseException as error:
+                await self.stop()
+                raise self._named(name, error) from error.__cause__
+
+    def _named(self, step: str, error: BaseException) -> BaseException:
+        where = f"service {self.blueprint.config.name!r}, step {step!r}"
+        if isinstance(error, CliffracerError):
+            error.message = f"{where}: {error.message}"
+            error.args = (error.message,)
+            return error
+        if isinstance(error, Exception):
+            named = StartupError(f"{where}: {type(error).__name__}: {error}; see the cause")
+            named.__cause__ = error
+            return named
+        return error
+
+    async def stop(self) -> None:
+        """Stop in reverse order; a step that fails or takes too long is logged, and the next one runs."""
+        self.ready = False
+        loop = asyncio.get_running_loop()
+        grace_s = self.settings.kernel.shutdown_grace_s if hasattr(self, "settings") else 10.0
+        if self._stop_by is None:
+            self._stop_by = loop.time() + grace_s
+        while self._undo:
+            name, end = self._undo.pop()
+            try:
+                async with asyncio.timeout_at(max(self._stop_by, loop.time() + 0.2)):
+                    await end()
+            except Exception as error:
+                logger.error("service %r, stop of step %r: %s", self.blueprint.config.name, name, describe(error))
+
+    async def _begin_settings(self) -> None:
+        plan = self.blueprint
+        self.settings = resolve_settings(
+            self.plugins, plan.config, class_values=plan.class_values, overrides=plan.overrides
+        )
+        kernel = self.settings.kernel
+        self.info = service_info(self.settings)
+        self.scope = Scope(kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s)
+        self.builder = Builder(plan.injectables, plan.replace)
+        for declaration in gather(plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors):
+            self.handlers[declaration.name] = self._compile(declaration)
+        check_declarations([handler.declaration for handler in self.handlers.values()], self.plugins)
+        self.transports = make_transports(self.plugins, self.settings, self.info)
+        self.stores = make_stores(self.plugins, self.settings, self.info)
+        self.caller = Caller(
+            kernel.name,
+            self.transports,
+            timeout_s=kernel.timeout,
+            content_type=kernel.content_type,
+            ask=lambda declaration: self.plugins.ask("cliffracer_register_outgoing", declaration=declaration),
+        )
+
+    def _compile(self, declaration: Declaration) -> Handler:
+        layers: list[tuple[str, Middleware]] = list(
+            self.plugins.ask("cliffracer_register_middleware", declaration=declaration)
+        )
+        authenticators = [each for _, each in self.plugins.ask("cliffracer_register_authenticators", service=self.info)]
+        sinks = [each for _, each in self.plugins.ask("cliffracer_register_metrics_sinks", service=self.info)]
+        if authenticators:
+            layers.append(("core", authenticate(authenticators)))
+        if sinks:
+            layers.append(("core", measure(sinks, declaration.where)))
+        injectables = dict(pair for _, pair in self.plugins.ask("cliffracer_register_injectables"))
+        return compile_handler(
+            declaration, layers, injectables, self.blueprint.errors, self.scope,
+            concurrency=self.settings.kernel.concurrency,
+        )  # fmt: skip
+
+    async def _end_settings(self) -> None:
+        for handler in self.handlers.values():
+            handler.close()
+
+    async def _begin_transports(self) -> None:
+        await self._opened.enter_async_context(opened(self.transports, "transport", self._log))
+        await self._opened.enter_async_context(opened(self.stores, "store", self._log))
+        for handler in self.handlers.values():
+            check_capabilities(handler.declaration, self.transports)
+
+    async def _begin_providers(self) -> None:
+        owner = self.blueprint.owner
+        for name in dict.fromkeys(name for cls in reversed(type(owner).__mro__) for name in vars(cls)):
+            template = getattr(type(owner), name, None)
+            resource = self.blueprint.replace.get(name, template)
+            if isinstance(resource, Provider) and not isinstance(resource, type):
+                resource = resource.bind(self.info, name)
+                await resource.open()
+                self._resources.push_async_callback(resource.close)
+            elif resource is template:
+                continue
+            setattr(owner, name, resource)
+        for built in list(self.builder.built.values()):
+            if callable(getattr(built, "open", None)) and callable(getattr(built, "close", None)):
+                await built.open()  # type: ignore[attr-defined]  # asked for on the line before
+                self._resources.push_async_callback(built.close)  # type: ignore[attr-defined]
+
+    async def _begin_lifespans(self) -> None:
+        wiring = Wiring(
+            service=self.info,
+            declarations=[handler.declaration for handler in self.handlers.values()],
+            transports=self.transports,
+            stores=self.stores,
+            ready=lambda: self.ready,
+        )
+        for _, lifespan in self.plugins.ask("cliffracer_register_lifespans", service=self.info):
+            await self._lifespans.enter_async_context(lifespan(wiring))
+
+    async def _begin_handlers(self) -> None:
+        redriven: dict[str, dict[str, DurableEndpoint]] = {}
+        cancels: dict[tuple[str, str], None] = {}
+        for handler in self.handlers.values():
+            for each in handler.declaration.find("core"):
+                if isinstance(each.options, RpcOptions):
+                    cancels[each.options.transport, cancel_subject(await self._serve(handler, each.options))] = None
+                elif isinstance(each.options, EventOptions) and each.options.durable:
+                    durable = await self._consume(handler, each.options)
+                    redriven.setdefault(each.options.transport, {})[handler.declaration.name] = durable
+                elif isinstance(each.options, EventOptions):
+                    await self._listen(handler, each.options)
+        for name, subject in cancels:
+            listen = functools.partial(on_cancel, self.scope)
+            self._cancels.append(await self.transports[name].subscribe(subject, listen))
+        for name, endpoints in redriven.items():
+            await self._redrive(name, endpoints)
+        for transport in self.transports.values():
+            await transport.flush()
+
+    async def _serve(self, handler: Handler, options: RpcOptions) -> str:
+        transport = self.transports[options.transport]
+        subject = f"rpc.{options.pattern or handler.name}"
+        endpoint = RequestEndpoint(
+            handler, transport, subject,
+            timeout_s=options.timeout or self.scope.timeout_s, queue_size=self.settings.kernel.queue_size,
+        )  # fmt: skip
+        self._subscriptions.append(await transport.subscribe(subject, endpoint.on_message, queue=QUEUE_GROUP))
+        self._endpoints.append(endpoint)
+        return subject
+
+    async def _listen(self, handler: Handler, options: EventOptions) -> None:
+        transport = self.transports[options.transport]
+        endpoint = EventEndpoint(handler, transport, options, buffer=self.settings.kernel.event_buffer)
+        queue = None if options.fanout else options.queue or handler.name
+        self._subscriptions.append(await transport.subscribe(options.pattern, endpoint.on_message, queue=queue))
+        self._endpoints.append(endpoint)
+
+    async def _consume(self, handler: Handler, options: EventOptions) -> DurableEndpoint:
+        transport = self.transports[options.transport]
+        assert isinstance(transport, DurableTransport)  # check_capabilities has seen to it
+        endpoint = DurableEndpoint(handler, transport, options)
+        subscription = DurableSubscription(
+            stream=options.stream or stream_name(options.pattern),
+            pattern=options.pattern,
+            durable=options.queue or handler.name,
+            max_in_flight=handler.gate.limit,
+            ack_wait_s=options.ack_wait_s,
+        )
+        self._subscriptions.append(await transport.consume(subscription, endpoint.on_delivery))
+        self._endpoints.append(endpoint)
+        return endpoint
+
+    async def _redrive(self, name: str, endpoints: Mapping[str, DurableEndpoint]) -> None:
+        transport = self.transports[name]
+        assert isinstance(transport, DurableTransport)  # durable endpoints stand on nothing else
+        service = self.info.name
+        subscription = DurableSubscription(
+            stream=dlq_stream(service), pattern=f"redrive.{service}.>", durable=f"{service}.redrive",
+            max_in_flight=10, ack_wait_s=max(each.options.ack_wait_s for each in endpoints.values()),
+        )  # fmt: skip
+        self._subscriptions.append(await transport.consume(subscription, Redriver(endpoints).on_delivery))
+
+    async def _end_handlers(self) -> None:
+        until = (self._stop_by or 0.0) - 0.2 * self.settings.kernel.shutdown_grace_s
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout_at(until):
+                await asyncio.gather(*(each.drain() for each in self._subscriptions))
+        except Exception as error:
+            self._log("unsubscribing failed", error)
+        await self.scope.finish(max(until, loop.time()))
+        for transport in self.transports.values():
+            if transport.connected:
+                await transport.flush()
+        await asyncio.gather(*(each.drain() for each in self._cancels))
+
+    async def _begin_listeners(self) -> None:
+        routes: list[tuple[Route, Handler]] = []
+        for handler in self.handlers.values():
+            for hook in ("cliffracer_register_routes", "cliffracer_register_websocket_routes"):
+                routes += [(route, handler) for _, route in self.plugins.ask(hook, declaration=handler.declaration)]
+        if not routes:
+            return
+        asgi = [each for _, each in self.plugins.ask("cliffracer_register_asgi_middleware", service=self.info)]
+        servers = list(self.plugins.ask("cliffracer_register_http_server", service=self.info))
+        if len(servers) != 1:
+            names = ", ".join(repr(plugin) for plugin, _ in servers) or "none"
+            raise ConfigurationError(
+                f"routes need exactly one HTTP server, offered by: {names}; install cliffracer-http"
+            )
+        self._servers.append(servers[0][1])
+        await servers[0][1].start(self.info, routes, asgi)
+
+    async def _end_listeners(self) -> None:
+        for server in self._servers:
+            await server.stop()
+
+    async def _begin_timers(self) -> None:
+        for handler in self.handlers.values():
+            for _, entry in self.plugins.ask("cliffracer_register_entry_points", declaration=handler.declaration):
+                self._entries.append(entry)
+                await entry.start(handler)
+
+    async def _end_timers(self) -> None:
+        for entry in reversed(self._entries):
+            await entry.stop()
+
+    async def _begin_ready(self) -> None:
+        self.ready = True
+        list(self.plugins.ask("cliffracer_on_ready", service=self.info))
+
+    async def _end_ready(self) -> None:
+        list(self.plugins.ask("cliffracer_on_stopping", service=self.info))
+
+    def _log(self, text: str, error: BaseException) -> None:
+        logger.error("service %r: %s: %s", self.blueprint.config.name, text, describe(error))

@@ -1,0 +1,217 @@
+"""The face users see: a class whose methods are handlers."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, Self, TypeVar, Unpack
+
+from . import handlers
+from .caller import Caller
+from .config import ServiceConfig
+from .errors import CliffracerError, ConfigurationError, ConnectionError, describe
+from .handlers import ErrorHandler, EventArguments, marks_of
+from .interfaces import ServiceInfo
+from .plugins import Plugins
+from .process import run_until_signal
+from .runtime import Blueprint, Runtime
+
+__all__ = ["CliffracerService"]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class CliffracerService:
+    """A service: typed methods, called over any transport.
+
+    Subclass it and decorate methods, or make one and decorate functions with `@service.rpc`.
+
+    Args:
+        config: settings in code; by default the class attributes `name`, `version` and `description`.
+        plugins: further plugins by name, or a loaded `Plugins` to share.
+        overrides: settings from a command line; stronger than the environment, weaker than `config`.
+        replace: objects by attribute name or class, used in place of providers and injectables (tests).
+
+    Class attributes:
+        controllers: `@Controller()` classes whose handlers this service has too.
+        injectables: `@Injectable()` classes that a bare `inject()` may name.
+    """
+
+    name: str = ""
+    version: str = ""
+    description: str = ""
+    controllers: ClassVar[Sequence[type]] = ()
+    injectables: ClassVar[Sequence[type]] = ()
+
+    def __init__(
+        self,
+        config: ServiceConfig | None = None,
+        *,
+        plugins: Plugins | Mapping[str, object] | None = None,
+        overrides: Mapping[str, object] | None = None,
+        replace: Mapping[Any, object] | None = None,
+    ) -> None:
+        cls = type(self)
+        name = cls.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        self.config = config or ServiceConfig(name)
+        self.name = self.config.name
+        self.errors = ErrorHandler()
+        values = {"version": cls.version, "description": cls.description}
+        self._blueprint = Blueprint(
+            owner=self,
+            config=self.config,
+            class_values={key: value for key, value in values.items() if value},
+            controllers=cls.controllers,
+            injectables=cls.injectables,
+            errors=self.errors,
+            plugins=plugins,
+            overrides=overrides or {},
+            replace=replace or {},
+        )
+        self._runtime: Runtime | None = None
+
+    async def start(self) -> None:
+        """Start; ready when this returns.
+
+        Raises:
+            CliffracerError: a step failed; what was done is undone, and `start` may be called again.
+        """
+        if self._runtime is not None:
+            raise ConfigurationError(f"service {self.name!r} is running; stop it first")
+        self._runtime = runtime = Runtime(self._blueprint)
+        try:
+            await runtime.start()
+        except BaseException:
+            self._runtime = None
+            raise
+
+    async def stop(self) -> None:
+        """Stop gracefully: take no more, finish what runs, within `shutdown_grace_s`; safe to call twice."""
+        if self._runtime is not None:
+            await self._runtime.stop()
+            self._runtime = None
+
+    def run(self) -> None:
+        """Start, run until SIGTERM or SIGINT, stop; blocks."""
+        asyncio.run(run_until_signal([self], self))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        await self.stop()
+
+    @property
+    def ready(self) -> bool:
+        """Whether it is started, not stopping, and connected."""
+        runtime = self._runtime
+        return runtime is not None and runtime.ready and all(each.connected for each in runtime.transports.values())
+
+    @property
+    def runtime(self) -> Runtime:
+        """The running service: settings, transports, stores, compiled handlers. Raises ConnectionError."""
+        if self._runtime is None:
+            raise ConnectionError(f"service {self.name!r} is not running; use 'async with service' or await start()")
+        return self._runtime
+
+    @property
+    def caller(self) -> Caller:
+        """What sends this service's calls and events. Raises ConnectionError while it is not running."""
+        return self.runtime.caller
+
+    @property
+    def info(self) -> ServiceInfo:
+        """Name, version, id and settings of the running service."""
+        return self.runtime.info
+
+    async def rpc_call(self, service: str, method: str, /, **arguments: object) -> Any:
+        """Call a method of another service with named arguments; result and errors as `Caller.call`."""
+        return await self.caller.call(service, method, arguments)
+
+    async def publish(
+        self,
+        subject: str,
+        data: object = None,
+        *,
+        durable: bool = False,
+        headers: Mapping[str, str] | None = None,
+        message_id: str | None = None,
+        transport: str = "default",
+    ) -> None:
+        """Publish an event; with `durable` it is stored when this returns. Errors as `Caller.publish`."""
+        await self.caller.publish(
+            subject, data, durable=durable, headers=headers, message_id=message_id, transport=transport
+        )
+
+    call_rpc = rpc_call
+    publish_event = publish
+
+    async def health(self) -> dict[str, Mapping[str, object]]:
+        """Ask every health check; a name whose entry has `error` is unwell."""
+        runtime = self.runtime
+        report: dict[str, Mapping[str, object]] = {
+            f"transport {name}": {"connected": each.connected} for name, each in runtime.transports.items()
+        }
+        for _, (name, check) in runtime.plugins.ask("cliffracer_register_health_checks", service=runtime.info):
+            try:
+                report[name] = await asyncio.wait_for(check(), 5.0)
+            except (Exception, CliffracerError) as error:
+                report[name] = {"error": describe(error)}
+        return report
+
+    def explain(self, handler: str) -> dict[str, list[str]]:
+        """Return the compiled chains of a handler: `in`, and `call` and `publish` on the way out.
+
+        Raises:
+            ConfigurationError: there is no such handler.
+        """
+        runtime = self.runtime
+        if handler not in runtime.handlers:
+            raise ConfigurationError(
+                f"service {self.name!r} has no handler {handler!r}; it has {sorted(runtime.handlers)}"
+            )
+        outgoing = runtime.caller
+        return {
+            "in": runtime.handlers[handler].explain(),
+            "call": [*outgoing.call_layers, "encode"],
+            "publish": [*outgoing.publish_layers, "encode"],
+        }
+
+    def rpc(self, function: F | None = None, /, **options: Any) -> Any:
+        """Make a function an RPC method of this service; see `handlers.rpc`."""
+        return self._add(handlers.rpc(**options), function)
+
+    def validated_rpc(self, function: F | None = None, /, **options: Any) -> Any:
+        """Make a function an RPC method that refuses unknown arguments; see `handlers.validated_rpc`."""
+        return self._add(handlers.validated_rpc(**options), function)
+
+    def event(self, pattern: str, **options: Unpack[EventArguments]) -> Callable[[F], F]:
+        """Make a function an event handler of this service; see `handlers.event`."""
+        return self.handler(handlers.event(pattern, **options))
+
+    def broadcast(self, pattern: str, **options: Any) -> Callable[[F], F]:
+        """Make a function a handler of events at every replica; see `handlers.broadcast`."""
+        return self.handler(handlers.broadcast(pattern, **options))
+
+    def error_handler(self, error: type[Exception]) -> Callable[[F], F]:
+        """Make `function(error)` the reply wherever a handler of this service raises `error`."""
+        return self.errors.error_handler(error)
+
+    def handler(self, decorator: Callable[[F], F]) -> Callable[[F], F]:
+        """Turn any handler decorator, a plugin's too, into one that adds the function to this service."""
+
+        def decorate(function: F) -> F:
+            return self._add(decorator, function)  # type: ignore[no-any-return]  # a function in, the same out
+
+        return decorate
+
+    def _add(self, decorator: Callable[[Any], Any], function: F | None) -> Any:
+        if function is None:
+            return self.handler(decorator)
+        marked = decorator(function)
+        entry = (function.__name__, marked, marks_of(marked))
+        self._blueprint.functions[:] = [each for each in self._blueprint.functions if each[1] is not marked]
+        self._blueprint.functions.append(entry)
+        return marked
