@@ -196,7 +196,8 @@ class Caller:
             sent[CORRELATION_ID] = correlation_id
         return sent
 
-    def _transport(self, name: str) -> Transport:
+    def transport(self, name: str = "default") -> Transport:
+        """Return one of the transports, opened. Raises ConfigurationError for a name that is not configured."""
         try:
             return self._transports[name]
         except KeyError:
@@ -205,7 +206,7 @@ class Caller:
             ) from None
 
     async def _request(self, outgoing: Outgoing) -> object:
-        transport = self._transport(outgoing.transport)
+        transport = self.transport(outgoing.transport)
         left_s = cast(float, outgoing.deadline) - time.monotonic()
         if left_s <= 0:
             raise DeadlineExceeded(f"no time is left to call {outgoing.subject!r}")
@@ -237,7 +238,7 @@ class Caller:
                 return  # the callee's own deadline ends it
 
     async def _send(self, outgoing: Outgoing) -> None:
-        transport = self._transport(outgoing.transport)
+        transport = self.transport(outgoing.transport)
         message = Message(outgoing.subject, self._codec.encode(outgoing.payload), outgoing.headers or None)
         if not outgoing.durable:
             await transport.publish(message)

@@ -132,7 +132,7 @@ def check_capabilities(declaration: Declaration, transports: Mapping[str, Transp
         if lacking:
             raise ConfigurationError(
                 f"handler {declaration.where!r} needs {', '.join(sorted(set(lacking)))}, which transport "
-                f"{name!r} lacks; change the handler or the transport (NATS needs JetStream for durable: nats-server -js)"
+                f"{name!r} lacks; change the handler or the transport (NATS needs '-js' for durable)"
             )
 
 

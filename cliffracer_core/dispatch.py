@@ -177,6 +177,8 @@ class Handler:
 
     async def _invoked(self, context: MessageContext, run: Run, future: asyncio.Future[object]) -> None:
         try:
+            if future.done():
+                return  # given up while it waited for a slot
             result = await self.run(context, run, run)
         except asyncio.CancelledError:
             if not future.done():

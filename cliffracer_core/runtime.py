@@ -89,6 +89,7 @@ class Runtime:
         self._servers: list[HttpServer] = []
         self._entries: list[EntryPoint] = []
         self._undo: list[tuple[str, Callable[[], Awaitable[None]]]] = []
+        self._grace_s = 10.0
         self._stop_by: float | None = None
 
     async def start(self) -> None:
@@ -98,7 +99,7 @@ class Runtime:
             CliffracerError: a step failed; the message names service and step, and all before it is undone.
         """
         steps: list[tuple[str, Callable[[], Awaitable[None]], Callable[[], Awaitable[None]]]] = [
-            ("settings", self._begin_settings, self._end_settings),
+            ("settings", self.compile, self._end_settings),
             ("transports", self._begin_transports, self._opened.aclose),
             ("providers", self._begin_providers, self._resources.aclose),
             ("lifespans", self._begin_lifespans, self._lifespans.aclose),
@@ -131,9 +132,8 @@ class Runtime:
         """Stop in reverse order; a step that fails or takes too long is logged, and the next one runs."""
         self.ready = False
         loop = asyncio.get_running_loop()
-        grace_s = self.settings.kernel.shutdown_grace_s if hasattr(self, "settings") else 10.0
         if self._stop_by is None:
-            self._stop_by = loop.time() + grace_s
+            self._stop_by = loop.time() + self._grace_s
         while self._undo:
             name, end = self._undo.pop()
             try:
@@ -142,12 +142,18 @@ class Runtime:
             except Exception as error:
                 logger.error("service %r, stop of step %r: %s", self.blueprint.config.name, name, describe(error))
 
-    async def _begin_settings(self) -> None:
+    async def compile(self) -> None:
+        """Resolve settings and compile every handler; the first step of a start, without any I/O.
+
+        Raises:
+            ConfigurationError, PluginError: something is declared or set wrongly.
+        """
         plan = self.blueprint
         self.settings = resolve_settings(
             self.plugins, plan.config, class_values=plan.class_values, overrides=plan.overrides
         )
         kernel = self.settings.kernel
+        self._grace_s = kernel.shutdown_grace_s
         self.info = service_info(self.settings)
         self.scope = Scope(kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s)
         self.builder = Builder(plan.injectables, plan.replace)
@@ -183,6 +189,21 @@ class Runtime:
     async def _end_settings(self) -> None:
         for handler in self.handlers.values():
             handler.close()
+
+    def explain(self, name: str) -> dict[str, list[str]]:
+        """Return the chains around a handler: `in`, and `call` and `publish` on the way out.
+
+        Raises:
+            ConfigurationError: there is no such handler.
+        """
+        if name not in self.handlers:
+            known = ", ".join(sorted(self.handlers))
+            raise ConfigurationError(f"service {self.info.name!r} has no handler {name!r}; it has {known}")
+        return {
+            "in": self.handlers[name].explain(),
+            "call": [*self.caller.call_layers, "encode"],
+            "publish": [*self.caller.publish_layers, "encode"],
+        }
 
     async def _begin_transports(self) -> None:
         await self._opened.enter_async_context(opened(self.transports, "transport", self._log))
@@ -282,7 +303,7 @@ class Runtime:
         self._subscriptions.append(await transport.consume(subscription, Redriver(endpoints).on_delivery))
 
     async def _end_handlers(self) -> None:
-        until = (self._stop_by or 0.0) - 0.2 * self.settings.kernel.shutdown_grace_s
+        until = (self._stop_by or 0.0) - 0.2 * self._grace_s
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout_at(until):

@@ -161,23 +161,22 @@ class CliffracerService:
                 report[name] = {"error": describe(error)}
         return report
 
-    def explain(self, handler: str) -> dict[str, list[str]]:
+    async def explain(self, handler: str) -> dict[str, list[str]]:
         """Return the compiled chains of a handler: `in`, and `call` and `publish` on the way out.
 
+        Works on a service that does not run, and connects to nothing.
+
         Raises:
-            ConfigurationError: there is no such handler.
+            ConfigurationError: there is no such handler, or the service is declared wrongly.
         """
-        runtime = self.runtime
-        if handler not in runtime.handlers:
-            raise ConfigurationError(
-                f"service {self.name!r} has no handler {handler!r}; it has {sorted(runtime.handlers)}"
-            )
-        outgoing = runtime.caller
-        return {
-            "in": runtime.handlers[handler].explain(),
-            "call": [*outgoing.call_layers, "encode"],
-            "publish": [*outgoing.publish_layers, "encode"],
-        }
+        if self._runtime is not None:
+            return self._runtime.explain(handler)
+        runtime = Runtime(self._blueprint)
+        try:
+            await runtime.compile()
+            return runtime.explain(handler)
+        finally:
+            await runtime.stop()
 
     def rpc(self, function: F | None = None, /, **options: Any) -> Any:
         """Make a function an RPC method of this service; see `handlers.rpc`."""
