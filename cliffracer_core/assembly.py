@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ from urllib.parse import quote, urlsplit
 from . import builtin
 from .config import ServiceConfig, Settings, resolve
 from .context import create_correlation_id
-from .errors import CliffracerError, ConfigurationError, PluginError
+from .errors import ConfigurationError, PluginError
 from .interfaces import Section, ServiceInfo, Store, StoreFactory, Transport, TransportFactory
 from .plugins import Plugins
 
@@ -110,11 +111,8 @@ def _make(
 
 def mask_url(url: str) -> str:
     """Return a URL, or a comma-separated list, without what stands before `@`."""
-    parts = []
-    for part in url.split(","):
-        scheme, separator, rest = part.rpartition("://")
-        parts.append(f"{scheme}{separator}***@{rest.rpartition('@')[2]}" if "@" in rest else part)
-    return ",".join(parts)
+    parts = re.split(r",(?=[a-zA-Z0-9+.-]+://)", url)  # any other comma may stand in a password
+    return ",".join(re.sub(r"^([a-zA-Z0-9+.-]+://)?.*@", r"\1***@", part) for part in parts)
 
 
 def options_url(plugins: Plugins, transport: str, options: Mapping[str, object]) -> str:
@@ -163,5 +161,5 @@ async def opened(things: Mapping[str, T], what: str, log: Callable[[str, BaseExc
         for name, thing in reversed(done):
             try:
                 await thing.close()
-            except CliffracerError as error:
+            except Exception as error:
                 log(f"{what} {name!r} did not close", error)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import difflib
 import os
 import tomllib
-import typing
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,8 +137,7 @@ def resolve(
             merged.setdefault(section, {}).update(fields)
             sources.update({f"{section}.{field}" if section else field: source for field in fields})
     resolved: dict[str, msgspec.Struct] = {
-        section.name: _build(section.type, merged.get(section.name, {}), f"section {section.name!r}", sources)
-        for section in sections
+        section.name: _build(section.type, merged.get(section.name, {}), section.name, sources) for section in sections
     }
     return Settings(_kernel(merged[""], sources), resolved, sources)
 
@@ -169,13 +167,24 @@ class _Known:
                 result.setdefault(section.name, {})[field] = value
             elif key in _FIELDS:
                 result[""][key] = value
-            elif key not in self.ignored:
+            elif not self._is_disabled(key):
                 raise _unknown(key, source, self.names)
         for section in self.sections.values():
             url = result.get(section.name, {}).get(section.transport_field or "")
-            if url and "transport" not in result[""]:
-                result[""]["transport"] = url if isinstance(url, str) else ",".join(typing.cast(list[str], url))
+            if isinstance(url, list | tuple) and all(isinstance(each, str) for each in url):
+                url = ",".join(url)
+            if url and isinstance(url, str) and "transport" not in result[""]:
+                result[""]["transport"] = url
         return result
+
+    def _is_disabled(self, key: str) -> bool:
+        plugin = _owner(key).removeprefix("cliffracer-") or key.partition("_")[0]
+        return key in self.ignored or plugin in self.ignored
+
+
+def _owner(key: str) -> str:
+    """Return the distribution of this project that has a setting, as far as it is known here."""
+    return _ELSEWHERE.get(key) or _ELSEWHERE.get(key.partition("_")[0].partition(".")[0], "")
 
 
 def _as_mapping(section: Section, value: object, source: str) -> dict[str, object]:
@@ -191,7 +200,7 @@ def _as_mapping(section: Section, value: object, source: str) -> dict[str, objec
 
 def _unknown(key: str, source: str, known: Sequence[str]) -> ConfigurationError:
     near = difflib.get_close_matches(key, known, n=1)
-    owner = _ELSEWHERE.get(key) or _ELSEWHERE.get(key.partition("_")[0].partition(".")[0])
+    owner = _owner(key)
     if near:
         remedy = f"did you mean {near[0]!r}?"
     elif owner:
@@ -220,16 +229,19 @@ def _kernel(values: Mapping[str, object], sources: Mapping[str, str] | None = No
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-def _build(type: type[S], values: Mapping[str, object], what: str, sources: Mapping[str, str]) -> S:
+def _build(type: type[S], values: Mapping[str, object], section: str, sources: Mapping[str, str]) -> S:
     try:
         return msgspec.convert(dict(values), type, strict=True)
     except msgspec.ValidationError as error:
-        text, _, path = str(error).partition(" - at `$.")
-        field = path.rstrip("`")
-        prefix = what.removeprefix("section '").removesuffix("'")
-        name = f"{prefix}.{field}" if prefix and field else field or what
-        source = sources.get(name, "code")
-        raise ConfigurationError(f"setting {name!r} from {source}: {text[:1].lower()}{text[1:]}") from None
+        text, _, path = str(error).partition(" - at `")
+        field = path.rpartition("$.")[2].rstrip("`")
+        text = text[:1].lower() + text[1:]
+        if not field:
+            raise ConfigurationError(f"settings of section {section!r}: {text}") from None
+        name = f"{section}.{field}" if section else field
+        key = field.partition(".")[0].partition("[")[0]
+        source = sources.get(f"{section}.{key}" if section else key, "code")
+        raise ConfigurationError(f"setting {name!r} from {source}: {text}") from None
 
 
 def _files(name: str, environ: Mapping[str, str]) -> list[Layer]:
@@ -240,11 +252,21 @@ def _files(name: str, environ: Mapping[str, str]) -> list[Layer]:
         table = _read_toml(path)
     elif Path("pyproject.toml").is_file():
         path = Path("pyproject.toml")
-        table = _read_toml(path).get("tool", {}).get("cliffracer")
+        table = _read_toml(path)
+    if path.name == "pyproject.toml" and table:
+        table = table.get("tool", {}).get("cliffracer")
     if not table:
         return []
-    services = table.pop("services", {})
-    return [(path.name, table), (f"{path.name} [services.{name}]", services.get(name, {}))]
+    table = dict(_table(path, "tool.cliffracer", table))
+    services = _table(path, "services", table.pop("services", {}))
+    chosen_service = _table(path, f"services.{name}", services.get(name, {}))
+    return [(path.name, table), (f"{path.name} [services.{name}]", chosen_service)]
+
+
+def _table(path: Path, name: str, value: object) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"setting {name!r} from {path.name} is no table; write it as [{name}]")
+    return value
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -259,7 +281,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _environment(known: _Known, environ: Mapping[str, str]) -> list[Layer]:
     layers: list[Layer] = []
-    for variable, text in sorted(environ.items()):
+    for variable, text in sorted(environ.items(), key=_weakest_first):
         if variable.lower() in known.flat and variable.isupper():
             section, field = known.flat[variable.lower()]
             layers.append((variable, {variable.lower(): _from_text(text, _hint(section.type, field), variable)}))
@@ -270,9 +292,18 @@ def _environment(known: _Known, environ: Mapping[str, str]) -> list[Layer]:
                 layers.append((variable, {key: {field: value}}))
             elif field:
                 layers.append((variable, {key: {field: text}}))
+            elif key in known.flat:
+                section, field = known.flat[key]
+                layers.append((variable, {key: _from_text(text, _hint(section.type, field), variable)}))
             else:
                 layers.append((variable, {key: _from_text(text, _FIELDS.get(key, str), variable)}))
     return layers
+
+
+def _weakest_first(variable: tuple[str, str]) -> tuple[bool, bool, str]:
+    """Order flat names before sections before the kernel's own, so that CLIFFRACER_TRANSPORT beats NATS_URL."""
+    name = variable[0]
+    return name.startswith(_PREFIX), name.startswith(_PREFIX) and "__" not in name, name
 
 
 def _hint(type: type[msgspec.Struct], field: str) -> Any:

@@ -219,7 +219,7 @@ def from_body(body: ErrorBody) -> CliffracerError:
     details = body.details
     if known is None:
         known = ServiceError if body.type == INTERNAL else RPCError
-        details = {"type": body.type, **details}
+        details = {**details, "type": body.type}
     error = known.__new__(known)
     CliffracerError.__init__(error, body.message, details=details)  # a subclass's own __init__ may want more
     error.service = body.service or "unknown"

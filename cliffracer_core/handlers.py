@@ -108,7 +108,13 @@ class Declaration(msgspec.Struct, frozen=True, eq=False):
 
 
 def mark(function: F, owner: str, kind: str, options: object = None) -> F:
-    """Leave a mark on a function and return the function; plugins build their decorators on this."""
+    """Leave a mark on a function and return the function; plugins build their decorators on this.
+
+    Raises:
+        ConfigurationError: it is no function, or a `staticmethod`, whose own marks nobody would see.
+    """
+    if not callable(function) or isinstance(function, staticmethod | classmethod):
+        raise ConfigurationError(f"@{kind} stands on {function!r}; put it on a function, below @staticmethod")
     setattr(function, _MARKS, (*marks_of(function), Mark(owner, kind, options)))
     return function
 
@@ -198,13 +204,12 @@ def EventPattern(pattern: str, **options: Unpack[EventArguments]) -> Callable[[F
     return event(pattern, **options)
 
 
-def _decorator(kind: str, options: object) -> Callable[[F], F]:
-    def decorate(function: F) -> F:
-        if not callable(function):
-            raise ConfigurationError(f"@{kind} stands on {function!r}; put it on a function, below @staticmethod")
-        return mark(function, "core", kind, options)
-
-    return decorate
+def _decorator(kind: str, options: RpcOptions | EventOptions) -> Callable[[F], F]:
+    for field in ("timeout", "concurrency"):
+        value = getattr(options, field)
+        if value is not None and not value > 0:
+            raise ConfigurationError(f"@{kind}: {field} {value!r} is not above 0; correct it, or leave it out")
+    return lambda function: mark(function, "core", kind, options)
 
 
 def handle_errors(*errors: type[BaseException], default: object = None) -> Callable[[F], F]:

@@ -134,13 +134,18 @@ class Transport(Protocol):
         """
 
     async def close(self) -> None:
-        """Send what is buffered and disconnect; safe to call twice, and after a failed `open`."""
+        """Drain every subscription, send what is buffered and disconnect; requests that wait fail with ConnectionError.
+
+        Safe to call twice, and after a failed `open`.
+        """
 
     async def flush(self) -> None:
         """Return when the server has taken all that was published before."""
 
     async def publish(self, message: Message) -> None:
         """Send to whoever listens, once; returns when it is buffered.
+
+        A stream that takes the subject stores it too. Later changes to `message` change nothing.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: nothing was sent.
@@ -151,6 +156,8 @@ class Transport(Protocol):
         """Send, with `message.reply_to` filled in, and return the first reply.
 
         Raises:
+            InvalidSubject, InvalidHeader, MessageTooLarge: nothing was sent.
+            ConnectionError: closed, before or while it waits.
             NoHandler: nobody listens; at once.
             DeadlineExceeded: no reply within `timeout_s` seconds.
         """
@@ -158,7 +165,13 @@ class Transport(Protocol):
     async def subscribe(
         self, pattern: str, on_message: Callable[[Message], None], *, queue: str | None = None
     ) -> Subscription:
-        """Listen; of the subscribers in one `queue` one gets each message. Active when this returns."""
+        """Listen; of the subscribers in one `queue`, whatever their patterns, one gets each message.
+
+        Active when this returns.
+
+        Raises:
+            InvalidSubject: pattern or queue breaks the grammar; a queue follows that of subjects.
+        """
 
 
 class DurableSubscription(msgspec.Struct, frozen=True, kw_only=True):
@@ -181,10 +194,12 @@ class DurableTransport(Transport, Protocol):
     async def publish_durable(self, message: Message, *, stream: str, message_id: str, timeout_s: float) -> None:
         """Store a message and return once the broker has confirmed it.
 
-        The stream is created where it is missing (`<first token>.>`). The same `message_id` on one
-        stream within its duplicate window (at least 2 minutes) is stored once.
+        The stream is created where it is missing, with `subjects.default_stream_subjects`. The same
+        `message_id` on one stream within its duplicate window (at least 2 minutes) is stored once.
+        Plain subscribers get the message too.
 
         Raises:
+            InvalidSubject, InvalidHeader, MessageTooLarge: nothing was stored; an id is checked as a header is.
             NotStored: no confirmation within `timeout_s` seconds, or no stream takes the subject.
         """
 
@@ -194,7 +209,8 @@ class DurableTransport(Transport, Protocol):
         A name that was never used before starts with the oldest message the stream holds.
 
         Raises:
-            ConfigurationError: the stream exists and does not cover the whole pattern.
+            ConfigurationError: the stream does not cover the whole pattern, or would overlap another.
+            InvalidSubject: the stream would take requests.
         """
 
     def browse(self, stream: str, *, after: int = 0) -> AsyncIterator[StoredMessage]:
@@ -205,7 +221,7 @@ class DurableTransport(Transport, Protocol):
 
 
 class Lease(msgspec.Struct, frozen=True):
-    """A right that one holder has until it expires; `epoch` grows with every new holder (a fencing token)."""
+    """A right that one holder has until it expires; `epoch` (a fencing token) grows with every grant but a renewal."""
 
     key: str
     holder: str
@@ -216,8 +232,9 @@ class Lease(msgspec.Struct, frozen=True):
 class Store(Protocol):
     """Keep small values by key. `cliffracer_core.testing.StoreContract` says exactly what that means.
 
-    Keys are any non-empty text up to 512 bytes. A revision is a positive integer that grows with each
-    write of a key.
+    Keys are any non-empty text up to 512 bytes; others raise ValidationError. A revision is a positive
+    integer that grows with each write of a key, also across a delete. Leases have keys of their own, which
+    no other method sees. Once closed, methods raise ConnectionError.
     """
 
     async def open(self) -> None:
@@ -235,7 +252,10 @@ class Store(Protocol):
     async def compare_and_swap(
         self, key: str, value: bytes, *, revision: int, ttl_s: float | None = None
     ) -> int | None:
-        """Write if the present revision is `revision` (0: if there is no value); None if it is not."""
+        """Write if the present revision is `revision` (0: if there is no value); None if it is not.
+
+        As with `put`, without `ttl_s` the new value stays for good.
+        """
 
     async def delete(self, key: str, *, revision: int | None = None) -> bool:
         """Remove (if the revision is still `revision`); False where nothing was removed."""

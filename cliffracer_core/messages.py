@@ -129,12 +129,13 @@ class Codec:
         """
         try:
             body = self._encode(value)
+            # msgspec writes NaN and infinity as null; a body without that word cannot hide one
+            lost = b"null" in body and self.content_type == "application/json" and _has_non_finite(value)
         except RecursionError:
             raise EncodingError("value nests too deeply or contains itself; return a finite structure") from None
-        except (TypeError, ValueError, OverflowError, msgspec.MsgspecError) as error:
+        except (TypeError, ValueError, OverflowError, AttributeError, msgspec.MsgspecError) as error:
             raise EncodingError(f"value of type {type(value).__name__!r} has no encoding: {error}") from error
-        # msgspec writes NaN and infinity as null; a body without that word cannot hide one
-        if b"null" in body and self.content_type == "application/json" and _has_non_finite(value):
+        if lost:
             raise EncodingError("value holds NaN or infinity, which JSON cannot carry; return None or a string")
         return body
 
@@ -160,7 +161,9 @@ _FIELD = re.compile(r"[Oo]bject (missing required|contains unknown) field `([^`]
 
 def invalid(error: msgspec.ValidationError) -> ValidationError:
     """Translate msgspec's error, which ends in a path such as `$.user.age`, into one that names the field."""
-    text, _, path = str(error).partition(" - at `")
+    text, _, path = str(error).rpartition(" - at `") if str(error).endswith("`") else (str(error), "", "")
+    if path.startswith("key` in `"):
+        text, path = f"a key of it: {text[:1].lower()}{text[1:]}", path.removeprefix("key` in `")
     field = path.rstrip("`").removeprefix("$").removeprefix(".")
     named = _FIELD.match(text)
     if named:
@@ -173,14 +176,13 @@ def invalid(error: msgspec.ValidationError) -> ValidationError:
 
 
 def _has_non_finite(value: object) -> bool:
-    stack = [msgspec.to_builtins(value)]
+    stack = [msgspec.to_builtins(value, enc_hook=lambda encoded: None)]  # only a Raw gets that far: JSON already
     while stack:
         item = stack.pop()
         if isinstance(item, float):
             if not math.isfinite(item):
                 return True
         elif isinstance(item, dict):
-            stack.extend(item.keys())
             stack.extend(item.values())
         elif isinstance(item, list | tuple | set | frozenset):
             stack.extend(item)

@@ -54,14 +54,18 @@ class Plugins:
         self.manager = pluggy.PluginManager(hookspecs.PROJECT)
         self.manager.add_hookspecs(hookspecs)
         self.infos: dict[str, PluginInfo] = {}
-        self.disabled: Collection[str] = _names(environ.get("CLIFFRACER_DISABLE", ""))
+        only = environ.get("CLIFFRACER_PLUGINS")
+        self.disabled: Collection[str] = set(_names(environ.get("CLIFFRACER_DISABLE", "")))
+        """Installed plugins that were left out; settings for them are no error."""
         for name, plugin in builtin.items():
             self._register(PluginInfo(name, "cliffracer-core"), plugin)
-        for point in _installed(environ.get("CLIFFRACER_PLUGINS"), self.disabled):
+        for point in _installed(only, self.disabled):
             info = PluginInfo(
                 point.name, point.dist.name if point.dist else "?", point.dist.version if point.dist else "?"
             )
             self._register(info, _import(point, info))
+        if only is not None:
+            self.disabled = {*self.disabled, *(each.name for each in entry_points(group=GROUP))} - self.infos.keys()
         for name, plugin in (extra or {}).items():
             self._register(PluginInfo(name, "given in code"), plugin)
         self._notify_added()
@@ -73,7 +77,8 @@ class Plugins:
                 f"uninstall one, or disable both with CLIFFRACER_DISABLE={info.name}"
             )
         for name in dir(plugin):
-            if name.startswith("cliffracer_") and not hasattr(getattr(plugin, name), "cliffracer_impl"):
+            function = getattr(plugin, name)
+            if name.startswith("cliffracer_") and callable(function) and not hasattr(function, "cliffracer_impl"):
                 raise PluginError(f"plugin {info.name!r}: {name} has the name of a hook and no @hookimpl; add it")
         try:
             self.manager.register(plugin, name=info.name)
@@ -113,10 +118,14 @@ class Plugins:
             except Exception as error:
                 raise PluginError(f"plugin {name!r}: hook {hook} failed: {type(error).__name__}: {error}") from error
             items = _items(name, hook, result)
-            if items:
-                self.infos[name].registered.setdefault(hook, []).extend(_label(each) for each in items)
             for item in items:
+                self._note(name, hook, _label(item))
                 yield name, item
+
+    def _note(self, plugin: str, hook: str, label: str) -> None:
+        known = self.infos[plugin].registered.setdefault(hook, [])
+        if label not in known:  # a hook is asked again for each handler
+            known.append(label)
 
 
 def _names(text: str) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -141,8 +141,9 @@ def resolve_annotations(where: str, function: Callable[..., object]) -> dict[str
     try:
         return typing.get_type_hints(function, include_extras=True)
     except Exception as error:
-        namespace = getattr(function, "__globals__", {})
-        for name, annotation in inspect.get_annotations(inspect.unwrap(function)).items():
+        defined = inspect.unwrap(function)
+        namespace = getattr(defined, "__globals__", {})
+        for name, annotation in inspect.get_annotations(defined).items():
             if isinstance(annotation, str):
                 try:
                     eval(annotation, dict(namespace))
@@ -242,7 +243,7 @@ def validate_port(port: int) -> int:
 
 def validate_timeout(timeout: float) -> float:
     """Return `timeout` (seconds) if it is finite and above 0. Raises ValidationError."""
-    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not (0 < timeout < math.inf):
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float) or not (0 < timeout <= sys.float_info.max):
         raise ValidationError(f"timeout {timeout!r} is not a number of seconds above 0", details={"field": "timeout"})
     return float(timeout)
 

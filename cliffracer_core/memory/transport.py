@@ -137,9 +137,8 @@ class MemoryTransport:
             subscriber.disconnect()
         self._subscribers.clear()
         for waiting in self._waiting.values():
-            _settle(
-                waiting, ConnectionError(f"request on {waiting.subject!r}: the transport was closed; send it again")
-            )
+            text = f"request on {waiting.subject!r}: the transport was closed; open it and send again"
+            _settle(waiting, ConnectionError(text))
         if self._timer is not None:
             self._timer.cancel()
         self._timer, self._timer_at = None, math.inf
