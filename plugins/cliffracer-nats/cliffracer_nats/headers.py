@@ -1,0 +1,52 @@
+"""The header block of a NATS message: bytes to a plain dict. Source: ADR-4, "NATS Message Headers"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = ["StatusHeaders", "encoded_size", "parse_headers", "status_of"]
+
+_VERSION = b"NATS/1.0"
+
+
+class StatusHeaders(dict[str, str]):
+    """Headers of a message that the server itself made, such as `503` for no responders.
+
+    The type tells them from a client's own header that happens to be called `Status`.
+    """
+
+
+def parse_headers(block: bytes) -> dict[str, str] | None:
+    """Read a header block.
+
+    Names keep their case; of a repeated name the first value counts, as in Go's `Header.Get`. A line
+    that is no header is skipped, undecodable bytes of a value become U+FFFD.
+
+    Returns:
+        The headers, None where there are none. Those of a status message are `StatusHeaders` with
+        `Status` and `Description`, as nats-py's own code expects them.
+    """
+    first, _, rest = block.partition(b"\r\n")
+    found: dict[str, str] = {}
+    inline = first[len(_VERSION) :].strip()
+    if inline[:3].isdigit():
+        found = StatusHeaders(Status=inline[:3].decode())
+        if inline[3:].strip():
+            found["Description"] = inline[3:].strip().decode("utf-8", "replace")
+    for line in rest.split(b"\r\n"):
+        name, colon, value = line.partition(b":")
+        if colon and name.isascii():
+            key = name.decode("ascii").strip()
+            if key and key not in found and " " not in key and "\t" not in key:
+                found[key] = value.strip().decode("utf-8", "replace")
+    return found or None
+
+
+def status_of(headers: Mapping[str, str] | None) -> str | None:
+    """Return the status code of a message that the server itself made; None for any other."""
+    return headers["Status"] if type(headers) is StatusHeaders else None
+
+
+def encoded_size(headers: Mapping[str, str]) -> int:
+    """Count the bytes that headers take on the wire; the server counts them towards `max_payload`."""
+    return len(_VERSION) + 4 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
