@@ -102,9 +102,10 @@ def _make(
     scheme, separator, _ = url.partition("://")
     factory = factories.get(scheme)
     if not separator or factory is None:
+        wanted = scheme if re.fullmatch(r"[a-z][a-z0-9+.-]*", scheme) else "nats"
         raise ConfigurationError(
             f"{what} {name!r}: nothing installed serves {mask_url(url)!r}; "
-            f"known are {', '.join(f'{each}://' for each in sorted(factories))}; install cliffracer-{scheme or 'nats'}"
+            f"known are {', '.join(f'{each}://' for each in sorted(factories))}; install cliffracer-{wanted}"
         )
     return factory.create(url, service)
 

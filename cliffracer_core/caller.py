@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, cast
@@ -220,12 +221,11 @@ class Caller:
             await self._give_up(transport, message)
             raise
         headers = reply.headers
-        if headers:
-            if SERVICE_ERROR in headers or SERVICE_ERROR_CODE in headers:
-                raise _remote_error(outgoing.subject, reply)
-            if CONTENT_TYPE in headers:
-                return codec_for(headers).decoder(_type(outgoing.returns))(reply.body)
+        if headers and (SERVICE_ERROR in headers or SERVICE_ERROR_CODE in headers):
+            raise _remote_error(outgoing.subject, reply)
         try:
+            if headers and CONTENT_TYPE in headers:
+                return codec_for(headers).decoder(_type(outgoing.returns))(reply.body)
             return self._json_decoder(_type(outgoing.returns))(reply.body or b"null")
         except CliffracerError as error:
             raise RPCError(f"the reply of {outgoing.subject!r} does not fit what is expected: {error}") from error
@@ -271,7 +271,8 @@ def _remote_error(subject: str, reply: Message) -> CliffracerError:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         text = headers.get(SERVICE_ERROR) or "error"
         code = headers.get(SERVICE_ERROR_CODE, "")
-        body = ErrorBody(RPCError.code, f"{subject} answered: {text}", int(code) if code.isdecimal() else 500)
+        status = int(code) if re.fullmatch("[0-9]{1,9}", code) else 500
+        body = ErrorBody(RPCError.code, f"{subject} answered: {text}", status)
         body.details = {"code": code}
     if body.service is None:
         body.service = subject.split(".")[1]

@@ -114,8 +114,9 @@ class ClientProxy:
     async def close(self) -> None:
         """Send what is buffered and disconnect; safe to call twice."""
         self._closed = True
-        self._caller = None
-        await self._stack.aclose()
+        async with self._opening or asyncio.Lock():  # one who connects just now comes to an end first
+            self._caller = None
+            await self._stack.aclose()
 
     async def __aenter__(self) -> Self:
         await self.connect()
@@ -152,7 +153,7 @@ def _typed_method(
     proxy: TypedClient, name: str, function: Callable[..., Any], options: RpcOptions
 ) -> Callable[..., Any]:
     where = f"{proxy._name}.{name}"
-    method = function.__get__(proxy)
+    method = inspect.getattr_static(proxy._service, name).__get__(proxy, proxy._service)  # static and class methods too
     signature = inspect.signature(method)
     arguments = Arguments(
         where, method, whole_body=options.pattern is not None, injectables=(MessageContext,), checked=False
@@ -181,8 +182,10 @@ class _ClientAttribute:
     def __get__(self, instance: Any, owner: type) -> Any:
         if instance is None:
             return self
-        made = TypedClient(self._service, instance.caller, self._timeout)
-        instance.__dict__[self._name] = made
+        key = f"{self._name} (client)"  # under the name itself it would hide this descriptor, and outlive its caller
+        made: TypedClient | None = instance.__dict__.get(key)
+        if made is None or made._caller is not instance.caller:
+            made = instance.__dict__[key] = TypedClient(self._service, instance.caller, self._timeout)
         return made
 
 

@@ -173,7 +173,7 @@ class _Known:
             url = result.get(section.name, {}).get(section.transport_field or "")
             if isinstance(url, list | tuple) and all(isinstance(each, str) for each in url):
                 url = ",".join(url)
-            if url and isinstance(url, str) and "transport" not in result[""]:
+            if url and "transport" not in result[""]:
                 result[""]["transport"] = url
         return result
 
@@ -201,10 +201,11 @@ def _as_mapping(section: Section, value: object, source: str) -> dict[str, objec
 def _unknown(key: str, source: str, known: Sequence[str]) -> ConfigurationError:
     near = difflib.get_close_matches(key, known, n=1)
     owner = _owner(key)
-    if near:
-        remedy = f"did you mean {near[0]!r}?"
-    elif owner:
+    installed = {each.partition(".")[0] for each in known}
+    if owner and owner.removeprefix("cliffracer-") not in installed:
         remedy = f"it belongs to {owner}: install that, or remove the setting"
+    elif near:
+        remedy = f"did you mean {near[0]!r}?"
     else:
         remedy = f"known here are {', '.join(sorted(known))}"
     return ConfigurationError(f"setting {key!r} from {source} is not known; {remedy}")
@@ -303,7 +304,7 @@ def _environment(known: _Known, environ: Mapping[str, str]) -> list[Layer]:
 def _weakest_first(variable: tuple[str, str]) -> tuple[bool, bool, str]:
     """Order flat names before sections before the kernel's own, so that CLIFFRACER_TRANSPORT beats NATS_URL."""
     name = variable[0]
-    return name.startswith(_PREFIX), name.startswith(_PREFIX) and "__" not in name, name
+    return name.startswith(_PREFIX), name.removeprefix(_PREFIX).lower() in _FIELDS, name
 
 
 def _hint(type: type[msgspec.Struct], field: str) -> Any:
@@ -312,15 +313,15 @@ def _hint(type: type[msgspec.Struct], field: str) -> Any:
 
 def _from_text(text: str, hint: Any, variable: str) -> object:
     """Read a value from a variable: JSON for lists and tables, commas for lists of words."""
-    try:
-        return msgspec.convert(text, hint, strict=False)
-    except msgspec.ValidationError as error:
-        for read in (lambda: msgspec.json.decode(text), lambda: [part.strip() for part in text.split(",")]):
-            try:
-                return msgspec.convert(read(), hint, strict=False)
-            except msgspec.MsgspecError:
-                continue
-        raise ConfigurationError(f"setting from {variable}: {error}") from None
+    plain, words = (lambda: text), (lambda: [part.strip() for part in text.split(",")])
+    json: Callable[[], object] = lambda: msgspec.json.decode(text)  # noqa: E731
+    failure: Exception | None = None
+    for read in (json, plain, words) if text.startswith("{") else (plain, json, words):
+        try:
+            return msgspec.convert(read(), hint, strict=False)
+        except msgspec.MsgspecError as error:
+            failure = failure or error
+    raise ConfigurationError(f"setting from {variable}: {failure}") from None
 
 
 def get_env(

@@ -29,7 +29,7 @@ def gather(
 ) -> Iterator[Declaration]:
     """Yield the declarations of a service: its methods, its functions, its controllers' methods.
 
-    Methods under `@error_handler` are registered with `errors` on the way.
+    Methods under `@error_handler` are registered with `errors` before.
 
     Raises:
         ConfigurationError: two handlers of one name, or a class that is no controller.
@@ -40,11 +40,12 @@ def gather(
         if not is_controller(cls):
             raise ConfigurationError(f"{cls!r} in 'controllers' is no controller; put @Controller() on the class")
         found += collect(builder.build(cls))
-    seen: dict[str, Callable[..., Any]] = {}
-    for name, function, marks in found:
+    for _, function, marks in found:  # first: a handler that stands above them is to be covered too
         for each in marks:
             if each.kind == "error_handler":
                 errors.register(each.options, function)
+    seen: dict[str, Callable[..., Any]] = {}
+    for name, function, marks in found:
         if all(each.kind in _NO_ENTRY and each.owner == "core" for each in marks):
             continue
         if name in seen:
@@ -70,7 +71,7 @@ def _place(function: Callable[..., Any]) -> str:
 
 
 def check_declarations(declarations: Sequence[Declaration], plugins: Plugins) -> None:
-    """Refuse marks nobody claims, two handlers of one request subject, and mixtures that cannot be decoded.
+    """Refuse marks nobody claims, two handlers of one request subject, and events that would be confused.
 
     Raises:
         ConfigurationError: naming handler and remedy.
@@ -85,11 +86,12 @@ def check_declarations(declarations: Sequence[Declaration], plugins: Plugins) ->
                 )
             if isinstance(each.options, RpcOptions):
                 subject = each.options.pattern or declaration.where
-                other = subjects.setdefault((each.options.transport, subject), declaration.where)
-                if other != declaration.where or declaration.marks.count(each) > 1:
+                other = subjects.get((each.options.transport, subject))
+                if other is not None:
                     raise ConfigurationError(
                         f"handlers {other!r} and {declaration.where!r} both answer 'rpc.{subject}'; change one pattern"
                     )
+                subjects[each.options.transport, subject] = declaration.where
         _check_events(declaration)
 
 
@@ -101,7 +103,8 @@ def _check_events(declaration: Declaration) -> None:
             f"handler {declaration.where!r} has two durable events under one name; give each its own queue='...'"
         )
     for each in events:
-        if overlaps(each.pattern, "rpc.>"):
+        bounded = each.pattern.startswith("*.") and not each.pattern.endswith(">") and not each.durable
+        if overlaps(each.pattern, "rpc.>") and not bounded:
             raise ConfigurationError(
                 f"handler {declaration.where!r}: event pattern {each.pattern!r} also matches requests ('rpc.>'); "
                 f"start it with another token"

@@ -15,12 +15,13 @@ import time
 from collections.abc import Mapping
 
 from .context import MessageContext, create_correlation_id
-from .dispatch import Handler, stopped
+from .dispatch import FATAL, Handler, stopped
 from .errors import CliffracerError, NotFoundError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
 from .interfaces import DurableTransport, Transport
 from .limits import Run
 from .messages import CORRELATION_ID, CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Delivery, Message
+from .subjects import overlaps
 
 __all__ = ["DEAD", "DurableEndpoint", "EventEndpoint", "Redriver", "dead_letter", "dlq_stream", "redrive"]
 
@@ -55,7 +56,7 @@ async def dead_letter(
     headers[DEAD + "Cause"] = _header_text(cause)
     headers[DEAD + "Attempts"] = str(attempts)
     headers[DEAD + "Handler"] = name
-    headers[DEAD + "Subject"] = message.subject
+    headers[DEAD + "Subject"] = _original_subject(message)
     headers[DEAD + "Failed-At"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
     await transport.publish_durable(
         Message(f"dlq.{service}.{name}", message.body, headers),
@@ -89,6 +90,13 @@ async def redrive(transport: DurableTransport, service: str, sequence: int) -> s
     raise NotFoundError(f"stream {stream!r} holds no dead letter {sequence}; list them first")
 
 
+def _original_subject(message: Message) -> str:
+    """Return where a message was first published; a redriven one comes on a subject of its own."""
+    if message.subject.startswith("redrive."):
+        return (message.headers or _NO_HEADERS).get(DEAD + "Subject", message.subject)
+    return message.subject
+
+
 def _header_text(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in text).strip() or "?"
 
@@ -106,9 +114,12 @@ class EventEndpoint:
         self._gate = handler.gate
         self._scope = handler.scope
         self._logged = 0.0
+        self._sees_requests = overlaps(options.pattern, "rpc.>")
 
     def on_message(self, message: Message) -> None:
         """Take an event from the transport; never blocks."""
+        if self._sees_requests and message.subject.startswith("rpc."):
+            return
         if not self._gate.enter(functools.partial(self._start, message), self._buffer):
             self.dropped += 1
             now = time.monotonic()
@@ -128,8 +139,11 @@ class EventEndpoint:
         try:
             await self.handler.run(context, run, run)
         except asyncio.CancelledError:
-            logger.warning("%s", stopped(run, self.handler.name))
-        except (Exception, SystemExit) as error:
+            if run.task is not None:  # what never began is counted where the grace time ends
+                logger.warning("%s", stopped(run, self.handler.name))
+        except FATAL:
+            raise
+        except BaseException as error:
             if context.arguments is None and isinstance(error, ValidationError):
                 await self._reject(message, context, error)
             else:
@@ -173,11 +187,13 @@ class DurableEndpoint:
                 raise _Exhausted(f"no attempt of {self.options.retries + 1} came to an end; its process died")
             await self.handler.run(context, run, run)
         except asyncio.CancelledError:
-            if run.reason == "deadline":
-                await self._failed(work, context, stopped(run, self.handler.name))
-            else:
+            if run.reason == "shutdown":
                 await self._settle(work, delivery.nak())
-        except (Exception, SystemExit) as error:
+            else:
+                await self._failed(work, context, stopped(run, self.handler.name))
+        except FATAL:
+            raise
+        except BaseException as error:
             await self._failed(work, context, error)
         else:
             await self._settle(work, delivery.ack())
@@ -271,13 +287,12 @@ def _event_context(
     handler: Handler, options: EventOptions, message: Message, delivery: Delivery | None = None
 ) -> MessageContext:
     headers = message.headers or _NO_HEADERS
-    redriven = delivery is not None and message.subject.startswith("redrive.")
     message_id = None if delivery is None else headers.get(ORIGINAL_MESSAGE_ID) or delivery.message_id
     return MessageContext(
         kind="event",
         service=handler.declaration.service,
         handler=handler.declaration.name,
-        subject=headers.get(DEAD + "Subject", message.subject) if redriven else message.subject,
+        subject=message.subject if delivery is None else _original_subject(message),
         pattern=options.pattern,
         body=message.body,
         headers=headers,

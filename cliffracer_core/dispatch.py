@@ -27,9 +27,12 @@ from .limits import Deadlines, Gate, Run
 from .messages import codec_for
 from .validation import Arguments
 
-__all__ = ["Handler", "Scope", "compile_handler", "sort_layers"]
+__all__ = ["FATAL", "Handler", "Scope", "compile_handler", "sort_layers"]
 
 logger = logging.getLogger("cliffracer")
+
+FATAL = (KeyboardInterrupt, GeneratorExit)
+"""What ends the process, or a coroutine that is thrown away; all else that a handler raises is its failure."""
 
 _STAGES = {"observe": 0, "guard": 1, "shape": 2}
 _EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
@@ -46,6 +49,8 @@ class Scope:
         self.deadlines = Deadlines(self.loop)
         self.runs: dict[object, Run] = {}
         self.gates: list[Gate] = []
+        self.closing = False
+        """The grace time is over: what still waits for a slot is refused, not run."""
         self._tasks: set[asyncio.Task[object]] = set()
         self._clean = contextvars.copy_context()
         self._clean.run(leave_calls)
@@ -71,14 +76,16 @@ class Scope:
         """Wait until nothing runs or waits, or loop time `until` has come; then cancel what is left."""
         while not self.idle and self.loop.time() < until:
             await asyncio.sleep(0.002)
-        for gate in self.gates:
-            gate.waiting.clear()
+        self.closing = True
         if not self.idle:
-            logger.warning("service %r: %d calls were cut at the end of the grace time", self.service, len(self.runs))
+            cut = len(self.runs) + sum(len(gate.waiting) for gate in self.gates)
+            logger.warning("service %r: %d calls were cut at the end of the grace time", self.service, cut)
+        for gate in self.gates:
+            gate.refuse_waiting()
         for run in list(self.runs.values()):
             run.stop("shutdown")
-        cut = self.loop.time() + 1.0
-        while not self.idle and self.loop.time() < cut:
+        until = self.loop.time() + 1.0
+        while not self.idle and self.loop.time() < until:
             await asyncio.sleep(0.002)
         self.deadlines.close()
 
@@ -123,6 +130,9 @@ class Handler:
     async def run(self, context: MessageContext, key: object, run: Run) -> object:
         """Run the chain on the current task until the context's deadline; `key` finds the run meanwhile."""
         scope = self.scope
+        if scope.closing:
+            run.reason = "shutdown"
+            raise asyncio.CancelledError
         run.task = asyncio.current_task()
         enter_call(context)
         scope.runs[key] = run
@@ -186,6 +196,11 @@ class Handler:
         except Exception as error:
             if not future.done():
                 future.set_exception(error)
+        except FATAL:
+            raise
+        except BaseException as error:  # SystemExit, or a panic in a library written in Rust
+            if not future.done():
+                future.set_exception(RuntimeError(f"{self.name} raised {type(error).__name__}"))
         else:
             if not future.done():
                 future.set_result(result)
@@ -234,6 +249,11 @@ def compile_handler(
         ),
         injectables=injectables.keys(),
     )
+    if arguments.whole and any(isinstance(each, RpcOptions) and each.pattern is None for each in options):
+        raise ConfigurationError(
+            f"handler {declaration.where!r}: {arguments.whole!r} would be the whole body of an event or a pattern and "
+            f"a named argument of @rpc; use two handlers"
+        )
     limit = min([each.concurrency for each in options if each.concurrency] or [concurrency])
     gate = Gate(limit, scope.loop)
     scope.gates.append(gate)

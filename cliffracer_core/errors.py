@@ -62,14 +62,17 @@ class CliffracerError(Exception):
     code: ClassVar[str] = INTERNAL
     status: ClassVar[int] = 500
     retryable: ClassVar[bool] = False
+    # defaults on the class: a subclass may forget to call `super().__init__`
+    message: str = ""
+    details: dict[str, object] = {}
+    service: str | None = None
+    """The service that raised it, when it came over the wire; None for a local error."""
+    correlation_id: str | None = None
 
     def __init__(self, message: str = "", *, details: Mapping[str, object] | None = None) -> None:
         super().__init__(message)
-        self.message = message
-        self.details: dict[str, object] = dict(details or {})
-        self.service: str | None = None
-        """The service that raised it, when it came over the wire; None for a local error."""
-        self.correlation_id: str | None = None
+        self.message = str(message)
+        self.details = dict(details or {})
 
     def __init_subclass__(
         cls, *, code: str | None = None, status: int | None = None, retryable: bool | None = None

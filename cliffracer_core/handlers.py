@@ -164,6 +164,9 @@ def MessagePattern(
 def event(pattern: str, **options: Unpack[EventArguments]) -> Callable[[F], F]:
     """Handle events whose subject matches `pattern`, once per service.
 
+    A pattern such as `*.created` leaves requests (`rpc.created`) out; but while it listens, a call to a
+    method of that name which nobody serves runs into its timeout instead of `NoHandler`.
+
     Args:
         pattern: a subject, or one with wildcards.
         **options: fields of `EventOptions`: `durable=True` for at-least-once delivery with `retries`,

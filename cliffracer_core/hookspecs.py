@@ -1,7 +1,8 @@
 """Every hook, grouped by area: the plugin author's manual.
 
-A plugin is a module (or object) with functions of these names under `@hookimpl`, found through the
-entry-point group `cliffracer`; the entry point's name is the plugin's name:
+A plugin is a module with functions of these names under `@hookimpl`, or a class with such methods, which
+is instantiated once per process start and may keep state. It is found through the entry-point group
+`cliffracer`; the entry point's name is the plugin's name:
 
     [project.entry-points.cliffracer]
     greeter = "cliffracer_greeter.plugin"
@@ -90,11 +91,12 @@ def cliffracer_register_stores() -> Sequence[StoreFactory]:
 
 
 @hookspec
-def cliffracer_register_middleware(declaration: Declaration) -> Sequence[Middleware]:
+def cliffracer_register_middleware(declaration: Declaration, service: ServiceInfo) -> Sequence[Middleware]:
     """Wrap a handler; asked once per handler and plugin, at start. Since 0.1.
 
     Args:
         declaration: the handler, with its marks; look for your own with `declaration.find(owner)`.
+        service: whose it is, with your section in `service.settings`.
 
     Returns:
         Layers, sorted by stage, order and plugin name; an empty sequence adds nothing to the chain.

@@ -36,6 +36,7 @@ __all__ = [
     "Section",
     "Send",
     "ServiceInfo",
+    "Signature",
     "Store",
     "StoreFactory",
     "Subscription",
@@ -330,12 +331,22 @@ class Provider(Protocol):
         """Release; called once for each successful `open`."""
 
 
+class Signature(msgspec.Struct, frozen=True):
+    """What a handler takes and gives, as types that `msgspec.json.schema` understands."""
+
+    arguments: Any
+    """What a body is decoded into: a Struct of the named arguments, or the type of the whole body."""
+    returns: Any
+
+
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """What a lifespan works with."""
 
     service: ServiceInfo
     declarations: Sequence[Any]
     """The service's `Declaration`s."""
+    signatures: Mapping[str, Signature]
+    """By the handler's name."""
     transports: Mapping[str, Transport]
     stores: Mapping[str, Store]
     ready: Callable[[], bool]

@@ -128,6 +128,12 @@ class Gate:
             self._pumping = True
             self._loop.call_soon(self._pump)
 
+    def refuse_waiting(self) -> None:
+        """Start all who wait, limit or not: their service is closing, so each only hears of that."""
+        while self.waiting:
+            self.running += 1
+            self.waiting.popleft()()
+
     def thread_stuck(self) -> None:
         """Keep a slot taken: the call was cancelled, its thread still runs."""
         self.stuck += 1

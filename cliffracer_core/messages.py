@@ -156,15 +156,17 @@ class Codec:
         return decode_checked
 
 
+_PATH = re.compile(r"(.*) - at `(key` in `)?\$(.*)`", re.DOTALL)
 _FIELD = re.compile(r"[Oo]bject (missing required|contains unknown) field `([^`]+)`")
 
 
 def invalid(error: msgspec.ValidationError) -> ValidationError:
     """Translate msgspec's error, which ends in a path such as `$.user.age`, into one that names the field."""
-    text, _, path = str(error).rpartition(" - at `") if str(error).endswith("`") else (str(error), "", "")
-    if path.startswith("key` in `"):
-        text, path = f"a key of it: {text[:1].lower()}{text[1:]}", path.removeprefix("key` in `")
-    field = path.rstrip("`").removeprefix("$").removeprefix(".")
+    match = _PATH.fullmatch(str(error))
+    text, key, path = match.groups() if match else (str(error), None, "")
+    if key:
+        text = f"a key of it: {text[:1].lower()}{text[1:]}"
+    field = path.removeprefix(".")
     named = _FIELD.match(text)
     if named:
         field = f"{field}.{named[2]}" if field else named[2]

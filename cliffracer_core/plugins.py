@@ -14,10 +14,21 @@ import pluggy
 
 from . import hookspecs
 from .errors import CliffracerError, PluginError
+from .interfaces import Middleware, Route, Section, StoreFactory, TransportFactory
 
 __all__ = ["PluginInfo", "Plugins"]
 
 GROUP = "cliffracer"
+_ITEMS: Mapping[str, type] = {
+    "cliffracer_register_settings": Section,
+    "cliffracer_register_transports": TransportFactory,
+    "cliffracer_register_stores": StoreFactory,
+    "cliffracer_register_middleware": Middleware,
+    "cliffracer_register_outgoing": Middleware,
+    "cliffracer_register_routes": Route,
+    "cliffracer_register_websocket_routes": Route,
+}
+"""What the hooks' sequences hold, where that is a class."""
 
 
 class PluginInfo:
@@ -78,7 +89,8 @@ class Plugins:
             )
         for name in dir(plugin):
             function = getattr(plugin, name)
-            if name.startswith("cliffracer_") and callable(function) and not hasattr(function, "cliffracer_impl"):
+            marked = hasattr(function, "cliffracer_impl") or hasattr(function, "cliffracer_spec")
+            if name.startswith("cliffracer_") and callable(function) and not marked:
                 raise PluginError(f"plugin {info.name!r}: {name} has the name of a hook and no @hookimpl; add it")
         try:
             self.manager.register(plugin, name=info.name)
@@ -87,8 +99,7 @@ class Plugins:
         self.infos[info.name] = info
 
     def _notify_added(self) -> None:
-        for _ in self.ask("cliffracer_add_hookspecs", pluginmanager=self.manager):
-            pass
+        list(self.ask("cliffracer_add_hookspecs", pluginmanager=self.manager))
         try:
             self.manager.check_pending()
         except pluggy.PluginValidationError as error:
@@ -105,22 +116,33 @@ class Plugins:
         A sequence's items come one by one; a mapping's as (key, value) pairs.
 
         Raises:
-            PluginError: the plugin failed, or returned neither.
+            PluginError: the plugin failed, returned neither, or items of another class.
         """
-        for implementation in sorted(
-            getattr(self.manager.hook, hook).get_hookimpls(), key=lambda each: each.plugin_name
-        ):
+        for implementation in self._implementations(hook):
             name = implementation.plugin_name
-            try:
-                result = implementation.function(*(arguments[each] for each in implementation.argnames))
-            except CliffracerError:
-                raise
-            except Exception as error:
-                raise PluginError(f"plugin {name!r}: hook {hook} failed: {type(error).__name__}: {error}") from error
-            items = _items(name, hook, result)
+            items = _items(name, hook, _call(implementation, hook, arguments))
+            wanted = _ITEMS.get(hook, object)
             for item in items:
+                if not isinstance(item, wanted):
+                    raise PluginError(
+                        f"plugin {name!r}: hook {hook} returned {type(item).__name__!r} among its items; "
+                        f"return {wanted.__name__} objects"
+                    )
                 self._note(name, hook, _label(item))
                 yield name, item
+
+    def tell(self, hook: str, **arguments: Any) -> list[CliffracerError]:
+        """Call every plugin's hook, also after one has failed; return what failed."""
+        errors: list[CliffracerError] = []
+        for implementation in self._implementations(hook):
+            try:
+                _call(implementation, hook, arguments)
+            except CliffracerError as error:
+                errors.append(error)
+        return errors
+
+    def _implementations(self, hook: str) -> list[pluggy.HookImpl]:
+        return sorted(getattr(self.manager.hook, hook).get_hookimpls(), key=lambda each: each.plugin_name)
 
     def _note(self, plugin: str, hook: str, label: str) -> None:
         known = self.infos[plugin].registered.setdefault(hook, [])
@@ -151,8 +173,10 @@ def _installed(only: str | None, disabled: Collection[str]) -> list[EntryPoint]:
 
 
 def _import(point: EntryPoint, info: PluginInfo) -> object:
+    """Import a plugin; of a class one instance is made for each set of plugins, which may keep state."""
     try:
-        return point.load()
+        plugin = point.load()
+        return plugin() if isinstance(plugin, type) else plugin
     except Exception as error:
         raise PluginError(_broken(info, "cannot be imported", error)) from error
 
@@ -163,6 +187,16 @@ def _broken(info: PluginInfo, what: str, error: Exception) -> str:
         f"plugin {info.name!r} ({info.distribution} {info.version}) {what}: {type(error).__name__}: {cause}; "
         f"reinstall or upgrade it, or disable it with CLIFFRACER_DISABLE={info.name}"
     )
+
+
+def _call(implementation: pluggy.HookImpl, hook: str, arguments: Mapping[str, Any]) -> object:
+    try:
+        return implementation.function(*(arguments[each] for each in implementation.argnames))
+    except CliffracerError:
+        raise
+    except Exception as error:
+        name = implementation.plugin_name
+        raise PluginError(f"plugin {name!r}: hook {hook} failed: {type(error).__name__}: {error}") from error
 
 
 def _items(name: str, hook: str, result: object) -> Sequence[Any]:

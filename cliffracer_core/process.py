@@ -10,6 +10,8 @@ import signal
 from collections.abc import Iterable
 from typing import Protocol, Self
 
+from .errors import describe
+
 __all__ = ["ServiceOrchestrator", "run_until_signal"]
 
 logger = logging.getLogger("cliffracer")
@@ -53,9 +55,13 @@ class ServiceOrchestrator:
             raise
 
     async def stop(self) -> None:
-        """Stop those that run, in reverse order."""
+        """Stop those that run, in reverse order; one that fails is logged, and the next one stops."""
         while self._started:
-            await self._started.pop().stop()
+            service = self._started.pop()
+            try:
+                await service.stop()
+            except Exception as error:
+                logger.error("service %r did not stop: %s", service.name, describe(error))
 
     def run(self) -> None:
         """Start, run until SIGTERM or SIGINT, stop; blocks."""
@@ -83,28 +89,26 @@ async def run_until_signal(services: Iterable[Startable], runnable: _Runnable) -
         if asked.is_set():
             os._exit(128 + number)
         asked.set()
+        if not started and task is not None:
+            task.cancel()
 
+    task, started = asyncio.current_task(), False
     installed = []
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(NotImplementedError, RuntimeError):  # Windows, or not the main thread
             loop.add_signal_handler(number, on_signal, number)
             installed.append(number)
-    starting = asyncio.ensure_future(runnable.start())
-    waiting = asyncio.ensure_future(asked.wait())
     try:
-        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if asked.is_set() and not starting.done():
-            starting.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await starting
-            return
-        await starting
+        await runnable.start()
+        started = True
         for service in services:
             logger.info("service %r is ready", service.name)
-        await waiting
+        await asked.wait()
+    except asyncio.CancelledError:
+        if not asked.is_set():
+            raise
     finally:
-        waiting.cancel()
-        if starting.done() and not starting.cancelled() and starting.exception() is None:
+        if started:
             await runnable.stop()
         for number in installed:
             loop.remove_signal_handler(number)

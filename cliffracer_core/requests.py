@@ -8,8 +8,18 @@ import logging
 import time
 
 from .context import MessageContext, create_correlation_id
-from .dispatch import Handler, Scope, stopped
-from .errors import CliffracerError, DeadlineExceeded, InvalidHeader, MessageTooLarge, Overloaded, describe, to_body
+from .dispatch import FATAL, Handler, Scope, stopped
+from .errors import (
+    CliffracerError,
+    DeadlineExceeded,
+    EncodingError,
+    ErrorBody,
+    InvalidHeader,
+    MessageTooLarge,
+    Overloaded,
+    describe,
+    to_body,
+)
 from .interfaces import Transport
 from .limits import Run
 from .messages import (
@@ -22,6 +32,7 @@ from .messages import (
     Message,
     codec_for,
 )
+from .subjects import is_pattern
 
 __all__ = ["CANCEL", "QUEUE_GROUP", "RequestEndpoint", "cancel_subject", "on_cancel"]
 
@@ -35,7 +46,8 @@ _NO_HEADERS: dict[str, str] = {}
 
 def cancel_subject(subject: str) -> str:
     """Return where a caller of `subject` says that it gave up: `rpc.<first token>.$cancel`."""
-    return f"rpc.{subject.split('.')[1]}.{CANCEL}"
+    first = subject.split(".")[1]
+    return f"rpc.{'*' if first == '>' else first}.{CANCEL}"
 
 
 def on_cancel(scope: Scope, message: Message) -> None:
@@ -67,11 +79,14 @@ class RequestEndpoint:
         self._scope = handler.scope
         self._gate = handler.gate
         self._method = handler.declaration.name
+        self._sees_cancels = is_pattern(subject)
 
     def on_message(self, message: Message) -> None:
         """Take a request from the transport; never blocks."""
+        if self._sees_cancels and message.subject.endswith(CANCEL):
+            return
         start = functools.partial(self._start, message, time.monotonic())
-        if not self._gate.enter(start, self._queue_size) and not message.subject.endswith(CANCEL):
+        if not self._gate.enter(start, self._queue_size):
             error = Overloaded(
                 f"{self.handler.name} runs {self._gate.limit} calls and {self._queue_size} wait; try later"
             )
@@ -90,7 +105,9 @@ class RequestEndpoint:
         except asyncio.CancelledError:
             _uncancel()
             await self._fail(message, stopped(run, self.handler.name), context)
-        except (Exception, SystemExit) as error:
+        except FATAL:
+            raise
+        except BaseException as error:
             await self._fail(message, error, context)
         finally:
             self._gate.leave()
@@ -101,7 +118,7 @@ class RequestEndpoint:
         if TIMEOUT_MS in headers:
             try:
                 timeout_s = min(int(headers[TIMEOUT_MS]) / 1000, self._scope.max_timeout_s)
-            except ValueError:
+            except (ValueError, OverflowError):
                 raise InvalidHeader(f"header {TIMEOUT_MS!r} is not a whole number of milliseconds") from None
         deadline = received + timeout_s
         if deadline <= time.monotonic():
@@ -139,19 +156,24 @@ class RequestEndpoint:
         correlation_id = context.correlation_id if context else (message.headers or _NO_HEADERS).get(CORRELATION_ID)
         if not isinstance(error, CliffracerError):
             logger.error("%s failed; correlation id %s", self.handler.name, correlation_id, exc_info=error)
-        if message.reply_to is None or message.subject.endswith(CANCEL):
+        if message.reply_to is None:
             return
         body = to_body(error, self._scope.service, correlation_id)
         try:
-            encoded = JSON.encode(body)
-        except CliffracerError:
-            body.details = {}
-            encoded = JSON.encode(body)
-        headers = {SERVICE_ERROR: _one_line(body.message), SERVICE_ERROR_CODE: str(body.code)}
-        try:
-            await self._transport.publish(Message(message.reply_to, encoded, headers))
+            try:
+                await self._send(message.reply_to, body)
+            except (EncodingError, MessageTooLarge):
+                short = _one_line(body.message)
+                id = None if correlation_id is None else _one_line(correlation_id)
+                await self._send(
+                    message.reply_to, ErrorBody(body.type, short, body.code, body.retryable, {}, body.service, id)
+                )
         except CliffracerError as failure:
             logger.warning("%s: the error could not be sent: %s", self.handler.name, describe(failure))
+
+    async def _send(self, reply_to: str, body: ErrorBody) -> None:
+        headers = {SERVICE_ERROR: _one_line(body.message), SERVICE_ERROR_CODE: str(body.code)}
+        await self._transport.publish(Message(reply_to, JSON.encode(body), headers))
 
 
 def _one_line(text: str) -> str:

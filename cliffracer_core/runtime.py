@@ -29,11 +29,13 @@ from .interfaces import (
     DurableSubscription,
     DurableTransport,
     EntryPoint,
+    HealthCheck,
     HttpServer,
     Middleware,
     Provider,
     Route,
     ServiceInfo,
+    Signature,
     Store,
     Subscription,
     Transport,
@@ -71,6 +73,7 @@ class Runtime:
     info: ServiceInfo
     scope: Scope
     caller: Caller
+    health_checks: Mapping[str, HealthCheck]
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
@@ -114,7 +117,8 @@ class Runtime:
                 await begin()
             except BaseException as error:
                 await self.stop()
-                raise self._named(name, error) from error.__cause__
+                named = self._named(name, error)
+                raise named from (error.__cause__ if named is error else error)
 
     def _named(self, step: str, error: BaseException) -> BaseException:
         where = f"service {self.blueprint.config.name!r}, step {step!r}"
@@ -123,9 +127,7 @@ class Runtime:
             error.args = (error.message,)
             return error
         if isinstance(error, Exception):
-            named = StartupError(f"{where}: {type(error).__name__}: {error}; see the cause")
-            named.__cause__ = error
-            return named
+            return StartupError(f"{where}: {type(error).__name__}: {error}; see the cause")
         return error
 
     async def stop(self) -> None:
@@ -157,6 +159,7 @@ class Runtime:
         self.info = service_info(self.settings)
         self.scope = Scope(kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s)
         self.builder = Builder(plan.injectables, plan.replace)
+        self._ask_once()
         for declaration in gather(plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors):
             self.handlers[declaration.name] = self._compile(declaration)
         check_declarations([handler.declaration for handler in self.handlers.values()], self.plugins)
@@ -170,19 +173,23 @@ class Runtime:
             ask=lambda declaration: self.plugins.ask("cliffracer_register_outgoing", declaration=declaration),
         )
 
+    def _ask_once(self) -> None:
+        ask = self.plugins.ask
+        self._injectables = dict(pair for _, pair in ask("cliffracer_register_injectables"))
+        self._authenticators = [each for _, each in ask("cliffracer_register_authenticators", service=self.info)]
+        self._sinks = [each for _, each in ask("cliffracer_register_metrics_sinks", service=self.info)]
+        self.health_checks = dict(pair for _, pair in ask("cliffracer_register_health_checks", service=self.info))
+
     def _compile(self, declaration: Declaration) -> Handler:
         layers: list[tuple[str, Middleware]] = list(
-            self.plugins.ask("cliffracer_register_middleware", declaration=declaration)
+            self.plugins.ask("cliffracer_register_middleware", declaration=declaration, service=self.info)
         )
-        authenticators = [each for _, each in self.plugins.ask("cliffracer_register_authenticators", service=self.info)]
-        sinks = [each for _, each in self.plugins.ask("cliffracer_register_metrics_sinks", service=self.info)]
-        if authenticators:
-            layers.append(("core", authenticate(authenticators)))
-        if sinks:
-            layers.append(("core", measure(sinks, declaration.where)))
-        injectables = dict(pair for _, pair in self.plugins.ask("cliffracer_register_injectables"))
+        if self._authenticators:
+            layers.append(("core", authenticate(self._authenticators)))
+        if self._sinks:
+            layers.append(("core", measure(self._sinks, declaration.where)))
         return compile_handler(
-            declaration, layers, injectables, self.blueprint.errors, self.scope,
+            declaration, layers, self._injectables, self.blueprint.errors, self.scope,
             concurrency=self.settings.kernel.concurrency,
         )  # fmt: skip
 
@@ -232,6 +239,10 @@ class Runtime:
         wiring = Wiring(
             service=self.info,
             declarations=[handler.declaration for handler in self.handlers.values()],
+            signatures={
+                name: Signature(handler.arguments.schema_type, handler.arguments.returns)
+                for name, handler in self.handlers.items()
+            },
             transports=self.transports,
             stores=self.stores,
             ready=lambda: self.ready,
@@ -352,7 +363,8 @@ class Runtime:
         list(self.plugins.ask("cliffracer_on_ready", service=self.info))
 
     async def _end_ready(self) -> None:
-        list(self.plugins.ask("cliffracer_on_stopping", service=self.info))
+        for error in self.plugins.tell("cliffracer_on_stopping", service=self.info):
+            self._log("a plugin did not hear of the stop", error)
 
     def _log(self, text: str, error: BaseException) -> None:
         logger.error("service %r: %s: %s", self.blueprint.config.name, text, describe(error))

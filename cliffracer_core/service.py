@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar, Unpack
+from typing import Any, ClassVar, Self, TypeVar, Unpack, overload
 
 from . import handlers
 from .caller import Caller
 from .config import ServiceConfig
-from .errors import CliffracerError, ConfigurationError, ConnectionError, describe
+from .errors import CliffracerError, ConfigurationError, ConnectionError, StartupError, describe
 from .handlers import ErrorHandler, EventArguments, marks_of
 from .interfaces import ServiceInfo
 from .plugins import Plugins
@@ -70,6 +70,8 @@ class CliffracerService:
             replace=replace or {},
         )
         self._runtime: Runtime | None = None
+        self._starter: asyncio.Task[object] | None = None
+        self._interrupted = False
 
     async def start(self) -> None:
         """Start; ready when this returns.
@@ -80,14 +82,29 @@ class CliffracerService:
         if self._runtime is not None:
             raise ConfigurationError(f"service {self.name!r} is running; stop it first")
         self._runtime = runtime = Runtime(self._blueprint)
+        self._starter, self._interrupted = asyncio.current_task(), False
         try:
             await runtime.start()
-        except BaseException:
+        except BaseException as error:
             self._runtime = None
+            if self._interrupted and self._starter is not None and isinstance(error, asyncio.CancelledError):
+                self._starter.uncancel()
+                raise StartupError(f"service {self.name!r} was stopped while it started") from None
             raise
+        finally:
+            self._starter = None
 
     async def stop(self) -> None:
-        """Stop gracefully: take no more, finish what runs, within `shutdown_grace_s`; safe to call twice."""
+        """Stop gracefully: take no more, finish what runs, within `shutdown_grace_s`; safe to call twice.
+
+        A start that is still on its way is cancelled and undone.
+        """
+        starter = self._starter
+        if starter is not None and starter is not asyncio.current_task():
+            self._interrupted = True
+            starter.cancel()
+            while self._starter is starter:
+                await asyncio.sleep(0.002)
         if self._runtime is not None:
             await self._runtime.stop()
             self._runtime = None
@@ -154,7 +171,7 @@ class CliffracerService:
         report: dict[str, Mapping[str, object]] = {
             f"transport {name}": {"connected": each.connected} for name, each in runtime.transports.items()
         }
-        for _, (name, check) in runtime.plugins.ask("cliffracer_register_health_checks", service=runtime.info):
+        for name, check in runtime.health_checks.items():
             try:
                 report[name] = await asyncio.wait_for(check(), 5.0)
             except (Exception, CliffracerError) as error:
@@ -178,11 +195,23 @@ class CliffracerService:
         finally:
             await runtime.stop()
 
-    def rpc(self, function: F | None = None, /, **options: Any) -> Any:
+    @overload
+    def rpc(self, function: F, /) -> F: ...
+    @overload
+    def rpc(
+        self, /, *, timeout: float | None = None, concurrency: int | None = None, transport: str = "default"
+    ) -> Callable[[F], F]: ...
+    def rpc(self, function: Any = None, /, **options: Any) -> Any:
         """Make a function an RPC method of this service; see `handlers.rpc`."""
         return self._add(handlers.rpc(**options), function)
 
-    def validated_rpc(self, function: F | None = None, /, **options: Any) -> Any:
+    @overload
+    def validated_rpc(self, function: F, /) -> F: ...
+    @overload
+    def validated_rpc(
+        self, /, *, timeout: float | None = None, concurrency: int | None = None, transport: str = "default"
+    ) -> Callable[[F], F]: ...
+    def validated_rpc(self, function: Any = None, /, **options: Any) -> Any:
         """Make a function an RPC method that refuses unknown arguments; see `handlers.validated_rpc`."""
         return self._add(handlers.validated_rpc(**options), function)
 
@@ -206,7 +235,7 @@ class CliffracerService:
 
         return decorate
 
-    def _add(self, decorator: Callable[[Any], Any], function: F | None) -> Any:
+    def _add(self, decorator: Callable[[Any], Any], function: Callable[..., Any] | None) -> Any:
         if function is None:
             return self.handler(decorator)
         marked = decorator(function)

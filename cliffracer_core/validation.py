@@ -26,6 +26,7 @@ __all__ = ["Arguments", "injected", "resolve_annotations"]
 __all__ += ["validate_email", "validate_port", "validate_timeout", "validate_url"]
 
 _INJECTED = object()
+_NOTHING = (b"", b"null", b"\xc0")  # empty, and None in either encoding: what `publish("cache.flushed")` sends
 _MUTABLE = (list, dict, set, bytearray)
 _WHOLE = (
     shapes.AnyType,
@@ -75,6 +76,7 @@ class Arguments:
         for parameter in inspect.signature(function).parameters.values():
             _refuse_kind(where, parameter)
             hint = hints.get(parameter.name, Any)
+            hint = Any if hint is object else hint
             wanted = _injectable(hint, injectables)
             if wanted is not None:
                 self.injected[parameter.name] = wanted
@@ -90,12 +92,13 @@ class Arguments:
                 if checked:
                     _check_type(where, parameter.name, hint)
                 fields.append((parameter.name, hint, _default(where, parameter)))
-        self._whole: str | None = None
+        self.whole: str | None = None
+        """The parameter that takes the whole body, None where arguments are named."""
         target = msgspec.defstruct("Arguments", fields, kw_only=True, forbid_unknown_fields=strict)
         self.struct: type[msgspec.Struct] = target
         """Parameters as a Struct: its JSON Schema is the handler's."""
         if whole_body and len(fields) == 1 and _takes_whole(fields[0][1]):
-            self._whole = fields[0][0]
+            self.whole = fields[0][0]
             self._optional = fields[0][2] is not msgspec.NODEFAULT
             target = fields[0][1]
         self.schema_type: Any = target
@@ -104,21 +107,21 @@ class Arguments:
         self._empty = {codec.content_type: codec.encode({}) for codec in CODECS.values()}
 
     def decode(self, body: bytes, codec: Codec) -> dict[str, object]:
-        """Decode a body into arguments by name; an empty body is an empty object.
+        """Decode a body into arguments by name; an empty body, or null for named arguments, is an empty object.
 
         Raises:
             ValidationError: naming the argument.
         """
         kind = codec.content_type
-        if self._whole is None:
-            return msgspec.structs.asdict(self._decoders[kind](body or self._empty[kind]))
+        if self.whole is None:
+            return msgspec.structs.asdict(self._decoders[kind](self._empty[kind] if body in _NOTHING else body))
         if not body and self._optional:
             return {}
-        return {self._whole: self._decoders[kind](body or self._empty[kind])}
+        return {self.whole: self._decoders[kind](body or self._empty[kind])}
 
     def pack(self, arguments: Mapping[str, object]) -> object:
         """Return what a caller sends for arguments by name: themselves, or the one that is the whole body."""
-        return arguments if self._whole is None else arguments.get(self._whole, {})
+        return arguments if self.whole is None else arguments.get(self.whole, {})
 
     def convert(self, arguments: Mapping[str, object], *, lax: bool = False) -> dict[str, object]:
         """Check arguments that are Python values already; `lax` also reads numbers and such from text.
@@ -196,7 +199,7 @@ def _check_type(where: str, name: str, hint: Any) -> None:
 
 def _find_custom(info: object, seen: set[int]) -> type | None:
     if isinstance(info, shapes.CustomType):
-        return info.cls
+        return None if info.cls is object else info.cls
     if isinstance(info, shapes.Type | shapes.Field) and id(info) not in seen:
         seen.add(id(info))
         for part in (getattr(info, name) for name in info.__struct_fields__):

@@ -6,17 +6,26 @@ Each method says what goes wrong in nats-py 2.16 without it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import ParseResult
 
 from nats import errors
 from nats.aio.client import PING_PROTO, Client
+from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
+from cliffracer_core.messages import Message
+
+from .datapath import DataPath
 from .headers import parse_headers
 
 __all__ = ["MendedClient"]
+
+
+async def _never(msg: Msg) -> None:
+    """Stand in as nats-py's callback of a subscription whose messages the data path takes."""
 
 
 class _Wire(TcpTransport):
@@ -44,22 +53,59 @@ class _Wire(TcpTransport):
 
 
 class MendedClient(Client):
-    """A connection that outlives errors the server reports, and timeouts of ours."""
+    """A connection that outlives errors the server reports, and timeouts of ours.
 
-    def __init__(self) -> None:
+    Args:
+        direct: read and write messages on a `DataPath` in place of nats-py's parser and queues.
+        pending_bytes: what a subscription through nats-py's queue keeps unhandled.
+    """
+
+    def __init__(self, *, direct: bool = True, pending_bytes: int = 0) -> None:
         super().__init__()
-        self._transport = _Wire()  # type: ignore[no-untyped-call]  # nats-py has none here
+        self.pending_bytes = pending_bytes
+        self.data_path = DataPath() if direct else None
+        self._transport = self.data_path or _Wire()  # type: ignore[no-untyped-call]  # nats-py has none here
 
     @property
     def server_info(self) -> dict[str, Any]:
         """The server's INFO; nats-py shows only `max_payload` of it, and JetStream stands there."""
         return self._server_info
 
+    async def listen(self, pattern: str, queue: str, receive: Callable[[Message], None]) -> Subscription:
+        """Subscribe with a plain callback: on the data path where there is one, else through nats-py's queue."""
+        path = self.data_path
+        if path is None:
+
+            async def handle(msg: Msg) -> None:
+                receive(Message(msg.subject, msg.data, msg.headers, msg.reply or None))
+
+            limit = self.pending_bytes
+            return await self.subscribe(pattern, queue, cb=handle, pending_msgs_limit=0, pending_bytes_limit=limit)
+        path.receivers[b"%d" % (self._sid + 1)] = receive  # nats-py takes that number before it first waits
+        return await self.subscribe(pattern, queue, cb=_never)
+
+    def take_pending(self) -> list[bytes]:
+        """Take what nats-py has not written yet, so that the data path can write it before its own."""
+        pending, self._pending = self._pending, []
+        self._pending_data_size = 0
+        return pending
+
+    @property
+    def has_pending(self) -> bool:
+        """Whether nats-py has commands that it has not written yet."""
+        return bool(self._pending)
+
+    def unheard(self, subscription: Subscription) -> None:
+        """Take a subscription off the data path, once it is drained."""
+        if self.data_path is not None:
+            self.data_path.receivers.pop(b"%d" % subscription._id, None)
+
     def forget(self, subscription: Subscription) -> None:
         """Drop a subscription whose drain failed, so that a reconnect does not bring it back.
 
         `Subscription._drain` closes it but leaves it in the client's table when its flush times out.
         """
+        self.unheard(subscription)
         subscription._stop_processing()
         self._remove_sub(subscription._id)
 

@@ -89,7 +89,8 @@ class Connection:
         servers = self.settings.url.split(",")
         options = self._options(len(servers))
         self._failures, self._closing, self._last_error = 0, False, None
-        self.client = client = MendedClient()
+        direct = self.settings.data_path == "direct"
+        self.client = client = MendedClient(direct=direct, pending_bytes=self.settings.pending_bytes)
         self._opening = asyncio.get_running_loop().create_future()
         connecting = asyncio.create_task(client.connect(servers=servers, **options))
         try:

@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
-from nats.aio.msg import Msg
 
 from cliffracer_core.errors import CliffracerError, ConfigurationError
 from cliffracer_core.interfaces import DurableSubscription
@@ -231,7 +230,7 @@ class PullConsumer:
 
     # --- what arrives
 
-    def _on_msg(self, msg: Msg) -> None:
+    def _on_msg(self, msg: Message) -> None:
         status = status_of(msg.headers)
         self._heard_at = asyncio.get_running_loop().time()
         if status is not None:
@@ -245,7 +244,7 @@ class PullConsumer:
             self._wake.set()
         self._on_delivery(delivery)
 
-    def _on_status(self, status: str, msg: Msg) -> None:
+    def _on_status(self, status: str, msg: Message) -> None:
         description = (msg.headers or {}).get("Description", "")
         if msg.subject != self._inbox_subject:  # word of a pull given up
             return

@@ -14,8 +14,6 @@ from cliffracer_core.messages import Message
 from .streams import MESSAGE_ID, published_headers
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-
     from .wire import Wire
 
 __all__ = ["AckSubject", "JetStreamDelivery", "parse_ack_subject"]
@@ -57,19 +55,19 @@ class JetStreamDelivery:
     def __init__(
         self,
         wire: Wire,
-        msg: Msg,
+        msg: Message,
         wanted: DurableSubscription,
         ended: Callable[[JetStreamDelivery], None],
     ) -> None:
-        where = parse_ack_subject(msg.reply)
-        headers: dict[str, str] = msg.headers or {}
-        self.message = Message(msg.subject, msg.data, published_headers(headers))
+        self._ack_to = msg.reply_to or ""
+        where = parse_ack_subject(self._ack_to)
+        headers = msg.headers or {}
+        self.message = Message(msg.subject, msg.body, published_headers(headers))
         self.attempt = where.attempt
         self.message_id = headers.get(MESSAGE_ID) or f"{where.stream}:{where.stream_sequence}"
         self.expires_at = asyncio.get_running_loop().time() + wanted.ack_wait_s
         """Point on the loop's clock from which the broker delivers it again."""
         self._wire = wire
-        self._ack_to = msg.reply
         self._ack_wait_s = wanted.ack_wait_s
         self._ended: Callable[[JetStreamDelivery], None] | None = ended
 

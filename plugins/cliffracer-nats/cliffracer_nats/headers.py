@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["StatusHeaders", "encoded_size", "parse_headers", "status_of"]
+__all__ = ["StatusHeaders", "encode_headers", "parse_headers", "status_of"]
 
 _VERSION = b"NATS/1.0"
 
@@ -47,6 +47,7 @@ def status_of(headers: Mapping[str, str] | None) -> str | None:
     return headers["Status"] if type(headers) is StatusHeaders else None
 
 
-def encoded_size(headers: Mapping[str, str]) -> int:
-    """Count the bytes that headers take on the wire; the server counts them towards `max_payload`."""
-    return len(_VERSION) + 4 + sum(len(name) + len(value.encode()) + 4 for name, value in headers.items())
+def encode_headers(headers: Mapping[str, str]) -> bytes:
+    """Write a header block; names and values must have been checked. The server counts it to `max_payload`."""
+    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+    return f"NATS/1.0\r\n{lines}\r\n".encode()

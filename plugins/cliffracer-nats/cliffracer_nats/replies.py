@@ -11,8 +11,6 @@ from cliffracer_core.messages import Message
 from .headers import status_of
 
 if TYPE_CHECKING:
-    from nats.aio.msg import Msg
-
     from .wire import Wire
 
 __all__ = ["Replies"]
@@ -30,7 +28,8 @@ class Replies:
         self._wire = wire
         self._prefix = ""
         self._count = 0
-        self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self.waiting: dict[str, asyncio.Future[Message]] = {}
+        """By the reply subject."""
 
     async def open(self) -> None:
         """Listen on a new inbox."""
@@ -48,7 +47,7 @@ class Replies:
         self._count += 1
         inbox = message.reply_to = f"{self._prefix}{self._count:x}"
         loop = asyncio.get_running_loop()
-        future = self._waiting[inbox] = loop.create_future()
+        future = self.waiting[inbox] = loop.create_future()
         timer = loop.call_later(timeout_s, _expire, future, message.subject, timeout_s)
         try:
             await self._wire.publish(message)
@@ -56,22 +55,22 @@ class Replies:
             return reply
         finally:
             timer.cancel()
-            self._waiting.pop(inbox, None)  # a later reply finds nobody and is ignored
+            self.waiting.pop(inbox, None)  # a later reply finds nobody and is ignored
             if future.done() and not future.cancelled():
                 future.exception()  # it may have failed while the publish did
 
-    def _on_reply(self, msg: Msg) -> None:
-        future = self._waiting.get(msg.subject)
+    def _on_reply(self, msg: Message) -> None:
+        future = self.waiting.get(msg.subject)
         if future is None or future.done():
             return
-        if status_of(msg.headers) == NO_RESPONDERS and not msg.data:
+        if status_of(msg.headers) == NO_RESPONDERS and not msg.body:
             future.set_exception(NoHandler("nobody listens there"))
         else:
-            future.set_result(Message(msg.subject, msg.data, msg.headers, msg.reply or None))
+            future.set_result(msg)
 
     def close(self, error: ConnectionError) -> None:
         """Fail what still waits."""
-        for future in self._waiting.values():
+        for future in self.waiting.values():
             if not future.done():
                 future.set_exception(error)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
+from typing import Literal
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import msgspec
@@ -59,6 +60,8 @@ class NatsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What `publish` keeps while disconnected, before it raises `ConnectionError`."""
     pending_bytes: int = 128 * 1024 * 1024
     """What one subscription keeps unhandled, before messages are dropped, counted and logged."""
+    data_path: Literal["direct", "nats-py"] = "direct"
+    """How messages are read and written: by this plugin under nats-py's connection, or by nats-py alone."""
     replicas: int = 1
     """Copies of each stream made, in a cluster."""
     storage: str = "file"

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-from nats.aio.msg import Msg
-
 from cliffracer_core.errors import ConfigurationError, ConnectionError, NoHandler
 from cliffracer_core.interfaces import Capabilities, DurableSubscription, ServiceInfo, Subscription
 from cliffracer_core.messages import Delivery, Message, StoredMessage
@@ -121,11 +119,7 @@ class NatsTransport:
         validate_pattern(pattern)
         if queue is not None:
             validate_pattern(queue)
-
-        def receive(msg: Msg) -> None:
-            on_message(Message(msg.subject, msg.data, msg.headers, msg.reply or None))
-
-        subscribed = _Subscribed(await self.wire.listen(pattern, receive, queue or ""), self._listening)
+        subscribed = _Subscribed(await self.wire.listen(pattern, on_message, queue or ""), self._listening)
         if self.connection.connected:
             await self.connection.flush()
         return subscribed

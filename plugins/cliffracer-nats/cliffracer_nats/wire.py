@@ -6,15 +6,16 @@ import logging
 from collections.abc import Callable
 
 from nats import errors
-from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription as Inner
 
 from cliffracer_core.errors import ConnectionError, MessageTooLarge
 from cliffracer_core.messages import Message, validate_headers
 from cliffracer_core.subjects import validate_subject
 
+from .client import MendedClient
 from .connection import Connection
-from .headers import encoded_size
+from .datapath import DataPath
+from .headers import encode_headers
 from .replies import Replies
 
 __all__ = ["Listening", "Wire"]
@@ -38,6 +39,7 @@ class Listening:
         try:
             # UNSUB, PING and PONG, then waits until its queue is empty
             await self._inner.drain()  # type: ignore[no-untyped-call]  # nats-py has none here
+            client.unheard(self._inner)
         except (errors.Error, OSError) as error:
             label = self._connection.label
             _log.warning("%s: %r unsubscribed without the server's word (%s)", label, self._inner.subject, error)
@@ -63,8 +65,8 @@ class Wire:
         await self.connection.open()
         await self.replies.open()
 
-    def check(self, message: Message) -> None:
-        """Refuse what must not be sent.
+    def check(self, message: Message) -> bytes:
+        """Refuse what must not be sent, and return its header block as it stands on the wire.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: with the reason.
@@ -72,30 +74,54 @@ class Wire:
         """
         if message.subject not in self._checked:
             self._check_subject(message.subject)
-        if message.reply_to is not None and message.reply_to not in self._checked:
-            validate_subject(message.reply_to)
-        size = len(message.body)
+        reply_to = message.reply_to
+        if reply_to is not None and reply_to not in self.replies.waiting:
+            validate_subject(reply_to)
+        block = b""
         if message.headers:
-            validate_headers(message.headers)
-            size += encoded_size(message.headers)
-        limit = self.connection.live().max_payload
+            block = encode_headers(validate_headers(message.headers))
+        size, limit = len(block) + len(message.body), self.connection.live().max_payload
         if size > limit:
             raise MessageTooLarge(
                 f"message on {message.subject!r} has {size} bytes with its headers, the server takes {limit}; "
                 "send less, or raise max_payload there"
             )
+        return block
 
     async def publish(self, message: Message) -> None:
-        """Check a message and put it into the connection's buffer.
+        """Check a message and put it into the connection's buffer; waits where the socket takes no more.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: nothing was sent.
             ConnectionError: closed, or disconnected with a full buffer.
         """
-        self.check(message)
-        headers = dict(message.headers) if message.headers else None
+        client = self.connection.live()
+        block, body = self.check(message), message.body
+        path = client.data_path
+        if path is None or not client.is_connected:
+            await self._publish_through_nats_py(client, message)
+            return
+        if client.has_pending:  # SUB, or what was published while disconnected: keep the order
+            path.writelines(client.take_pending())
+        target = f"{message.subject} {message.reply_to}" if message.reply_to else message.subject
+        if block:
+            size = len(block) + len(body)
+            written = path.send(f"HPUB {target} {len(block)} {size}\r\n".encode(), block, body, b"\r\n")
+        else:
+            written = path.send(f"PUB {target} {len(body)}\r\n".encode(), body, b"\r\n")
+        if not written:
+            await self._drained(path)
+
+    async def _drained(self, path: DataPath) -> None:
         try:
-            await self.connection.live().publish(message.subject, message.body, message.reply_to or "", headers)
+            await path.drain()
+        except OSError:  # lost: what it held is lost with it, as with any core message; nats-py reconnects
+            return
+
+    async def _publish_through_nats_py(self, client: MendedClient, message: Message) -> None:
+        try:
+            headers = dict(message.headers) if message.headers else None
+            await client.publish(message.subject, message.body, message.reply_to or "", headers)
         except errors.OutboundBufferLimitError:
             raise ConnectionError(
                 f"{self.connection.label}: disconnected, and {self.connection.settings.buffer_bytes} bytes wait "
@@ -115,20 +141,17 @@ class Wire:
         """Send and return the first reply. Raises as `Replies.request` does."""
         return await self.replies.request(message, timeout_s)
 
-    async def listen(self, pattern: str, on_msg: Callable[[Msg], None], queue: str = "") -> Listening:
-        """Subscribe with a plain callback, called in order, in nats-py's one task for this subscription."""
+    async def listen(self, pattern: str, on_message: Callable[[Message], None], queue: str = "") -> Listening:
+        """Subscribe with a plain callback, called in order; one that fails is logged."""
 
-        async def receive(msg: Msg) -> None:
+        def receive(message: Message) -> None:
             try:
-                on_msg(msg)
+                on_message(message)
             except Exception:
                 _log.exception("%s: the callback for %r failed", self.connection.label, pattern)
 
-        limit = self.connection.settings.pending_bytes
         try:
-            inner = await self.connection.live().subscribe(
-                pattern, queue, cb=receive, pending_msgs_limit=0, pending_bytes_limit=limit
-            )
+            inner = await self.connection.live().listen(pattern, queue, receive)
         except (errors.Error, OSError) as error:
             raise ConnectionError(f"{self.connection.label}: cannot listen on {pattern!r} ({error})") from error
         return Listening(self.connection, inner)

@@ -258,7 +258,7 @@ async def test_a_dropped_message_is_counted_and_logged(
     shared_nats: EmbeddedNats, caplog: pytest.LogCaptureFixture
 ) -> None:
     """What exceeds `pending_bytes` is dropped with a count and a log line."""
-    async with connected(shared_nats.url, pending_bytes=1000) as transport:
+    async with connected(shared_nats.url, pending_bytes=1000, data_path="nats-py") as transport:
         subject, got = unique(), Collector[Message]()
         await transport.subscribe(subject, got)
         await transport.publish(Message(subject, b"x" * 2000))

@@ -1,0 +1,272 @@
+"""`DataPath`: the socket under nats-py's client, with messages read and written by ourselves.
+
+nats-py keeps what it is good at: it connects, authenticates, answers PING, reconnects and subscribes
+again. It reads lines and writes commands through this object as through its own. Messages of
+subscriptions that are listened to here never reach it: they are taken apart and handed over inside
+`data_received`, without a task, a queue or a future per message. What one turn of the event loop has to
+say leaves in one write. Why, with the profiles: docs/adr/0006.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any
+from urllib.parse import ParseResult
+
+from nats.aio.transport import Transport
+
+from cliffracer_core.messages import Message
+
+from .headers import parse_headers
+
+__all__ = ["DataPath"]
+
+Receive = Callable[[Message], None]
+_HIGH_WATER = 1 << 20  # bytes in the socket's buffer from which publishers wait
+_MESSAGE, _HEADERS = ord("M"), ord("H")
+
+
+class DataPath(Transport):
+    """One server connection after another, as nats-py opens them."""
+
+    def __init__(self) -> None:
+        self.receivers: dict[bytes, Receive] = {}
+        """What takes the messages of a subscription, by its number as it stands on the wire."""
+        self._socket: _Socket | None = None
+        self._held = b""
+
+    async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
+        """Open a socket; nothing has been read yet."""
+        loop = asyncio.get_running_loop()
+        host, port = uri.hostname or "localhost", uri.port or 4222
+        connecting = loop.create_connection(lambda: _Socket(self.receivers), host, port)
+        _, self._socket = await asyncio.wait_for(connecting, connect_timeout)
+
+    async def connect_tls(
+        self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
+    ) -> None:
+        """Turn the open socket into a TLS one."""
+        plain = self._opened()
+        secured = _Socket(self.receivers)
+        loop = asyncio.get_running_loop()
+        name = uri if isinstance(uri, str) else uri.hostname
+        starting = loop.start_tls(plain.transport, secured, ssl_context, server_hostname=name)
+        transport = await asyncio.wait_for(starting, connect_timeout)
+        if transport is None:
+            raise ConnectionResetError("the server closed the connection during the TLS handshake")
+        secured.connection_made(transport)
+        self._socket = secured
+
+    def _opened(self) -> _Socket:
+        if self._socket is None:
+            raise ConnectionResetError("not connected")
+        return self._socket
+
+    def send(self, *parts: bytes) -> bool:
+        """Send with what else this turn of the loop says; False where the socket is full: then `drain`."""
+        return self._opened().send(parts)
+
+    def write(self, payload: bytes) -> None:
+        """Write at once, behind all that was sent before; CONNECT waits for the PING after it.
+
+        A server that refuses the credentials answers and closes at once. With PING written separately the
+        answer is often lost to a connection reset, and wrong credentials look like a dead server.
+        """
+        if payload.startswith(b"CONNECT "):
+            self._held = payload
+            return
+        held, self._held = self._held, b""
+        self._opened().write((held, payload))
+
+    def writelines(self, payload: list[bytes]) -> None:
+        """Write at once, behind all that was sent before."""
+        self._opened().write(payload)
+
+    async def drain(self) -> None:
+        """Wait until the socket takes more."""
+        await self._opened().drain()
+
+    async def read(self, buffer_size: int) -> bytes:
+        """Return what arrived for nats-py; empty at the end."""
+        return await self._opened().read()
+
+    async def readline(self) -> bytes:
+        """Return one line that arrived for nats-py; empty at the end."""
+        return await self._opened().readline()
+
+    async def wait_closed(self) -> None:
+        """Wait until the socket is closed."""
+        if self._socket is not None:
+            await self._socket.closed
+
+    def close(self) -> None:
+        """Send what is buffered and close."""
+        if self._socket is not None:
+            self._socket.close()
+
+    def at_eof(self) -> bool:
+        """Whether the connection ended and nats-py has read all that was for it."""
+        return self._socket is None or self._socket.at_eof()
+
+    def __bool__(self) -> bool:
+        return True  # false makes nats-py replace it by its own
+
+
+class _Socket(asyncio.Protocol):
+    """Take the server's bytes apart; source: NATS documentation, "Client Protocol"."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, receivers: Mapping[bytes, Receive]) -> None:
+        self._receivers = receivers
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
+        self._rest = b""  # the beginning of something whose end has not arrived
+        self._chunks: list[bytes] = []  # what arrived since, while `_missing` bytes were still to come
+        self._missing = 0
+        self._control = bytearray()  # for nats-py
+        self._ended = False
+        self._reader: asyncio.Future[None] | None = None
+        self._out: list[bytes] = []
+        self._scheduled = False
+        self._writable: asyncio.Future[None] | None = None  # pending while the socket is full
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # a stream transport
+        self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+
+    # --- in
+
+    def data_received(self, data: bytes) -> None:
+        if self._missing > len(data):  # a large message: join its pieces once
+            self._missing -= len(data)
+            self._chunks.append(data)
+            return
+        if self._rest or self._chunks:
+            data = b"".join((self._rest, *self._chunks, data))
+            self._chunks.clear()
+        self._missing = 0
+        taken = self._take(data)
+        self._rest = data[taken:] if taken < len(data) else b""
+        if self._control and self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _take(self, data: bytes) -> int:
+        """Handle every whole command in `data` and return where the first that is not whole begins."""
+        receivers, find = self._receivers, data.find
+        start, end = 0, len(data)
+        while start < end:
+            line = find(b"\r\n", start)
+            if line < 0:
+                return start
+            kind = data[start]
+            if kind == _MESSAGE:  # MSG subject sid [reply-to] bytes
+                words = data[start + 4 : line].split()
+                headed = line + 2
+            elif kind == _HEADERS:  # HMSG subject sid [reply-to] header-bytes bytes
+                words = data[start + 5 : line].split()
+                headed = line + 2 + int(words.pop(-2))
+            else:
+                self._control += data[start : line + 2]
+                start = line + 2
+                continue
+            stop = line + 2 + int(words[-1])
+            if stop + 2 > end:
+                self._missing = stop + 2 - end
+                return start
+            receive = receivers.get(words[1])
+            if receive is None:
+                self._control += data[start : stop + 2]
+            else:
+                receive(
+                    Message(
+                        words[0].decode(),
+                        data[headed:stop],
+                        parse_headers(data[line + 2 : headed]) if kind == _HEADERS else None,
+                        words[2].decode() if len(words) == 4 else None,
+                    )
+                )
+            start = stop + 2
+        return start
+
+    async def read(self) -> bytes:
+        """See `DataPath.read`."""
+        await self._wait_for(lambda: bool(self._control))
+        data = bytes(self._control)
+        self._control.clear()
+        return data
+
+    async def readline(self) -> bytes:
+        """See `DataPath.readline`."""
+        await self._wait_for(lambda: b"\n" in self._control)
+        length = self._control.find(b"\n") + 1 or len(self._control)
+        line = bytes(self._control[:length])
+        del self._control[:length]
+        return line
+
+    async def _wait_for(self, ready: Callable[[], bool]) -> None:
+        while not ready() and not self._ended:
+            self._reader = self._loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+
+    def at_eof(self) -> bool:
+        return self._ended and not self._control
+
+    def eof_received(self) -> None:
+        self._end()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._end()
+        self._out.clear()
+        self.resume_writing()
+        if not self.closed.done():
+            self.closed.set_result(None)
+
+    def _end(self) -> None:
+        self._ended = True
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    # --- out
+
+    def send(self, parts: tuple[bytes, ...]) -> bool:
+        self._out += parts
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._flush)
+        return self._writable is None
+
+    def write(self, parts: Any) -> None:
+        self._out += parts
+        self._flush()
+
+    def _flush(self) -> None:
+        self._scheduled = False
+        if self._out and not self.transport.is_closing():
+            self.transport.write(b"".join(self._out))
+        self._out.clear()
+
+    def pause_writing(self) -> None:
+        self._writable = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    async def drain(self) -> None:
+        """Wait until the socket takes more. Raises ConnectionResetError where it ended."""
+        if self.transport.is_closing():
+            raise ConnectionResetError("connection lost")
+        if self._writable is not None:
+            await asyncio.shield(self._writable)
+
+    def close(self) -> None:
+        if not self.transport.is_closing():
+            self._flush()
+            self.transport.close()
