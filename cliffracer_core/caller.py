@@ -212,8 +212,6 @@ class Caller:
         if left_s <= 0:
             raise DeadlineExceeded(f"no time is left to call {outgoing.subject!r}")
         outgoing.headers[TIMEOUT_MS] = str(max(1, int(left_s * 1000)))
-        if CORRELATION_ID not in outgoing.headers:
-            outgoing.headers[CORRELATION_ID] = create_correlation_id()
         message = Message(outgoing.subject, self._codec.encode(outgoing.payload), outgoing.headers)
         try:
             reply = await transport.request(message, left_s)

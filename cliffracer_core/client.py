@@ -81,14 +81,15 @@ class ClientProxy:
         if self._choice is not None:
             values["transport"] = options_url(plugins, self._choice, self._options)
         settings = resolve_settings(plugins, ServiceConfig("client", **values))
-        transports = make_transports(plugins, settings, service_info(settings))
+        info = service_info(settings)
+        transports = make_transports(plugins, settings, info)
         await self._stack.enter_async_context(opened(transports, "transport", _log_close))
         return Caller(
             settings.kernel.name,
             transports,
             timeout_s=self._timeout or settings.kernel.timeout,
             content_type=settings.kernel.content_type,
-            ask=lambda declaration: plugins.ask("cliffracer_register_outgoing", declaration=declaration),
+            ask=lambda declaration: plugins.ask("cliffracer_register_outgoing", declaration=declaration, service=info),
         )
 
     @property

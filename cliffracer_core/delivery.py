@@ -12,13 +12,13 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from .context import MessageContext, create_correlation_id
 from .dispatch import FATAL, Handler, stopped
 from .errors import CliffracerError, NotFoundError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
-from .interfaces import DurableTransport, Transport
+from .interfaces import DurableTransport, MetricsSink, Transport
 from .limits import Run
 from .messages import CORRELATION_ID, CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Delivery, Message
 from .subjects import overlaps
@@ -104,8 +104,17 @@ def _header_text(text: str) -> str:
 class EventEndpoint:
     """Handle core events: at most once, dropped past the buffer, rejected ones kept as dead letters."""
 
-    def __init__(self, handler: Handler, transport: Transport, options: EventOptions, *, buffer: int) -> None:
+    def __init__(
+        self,
+        handler: Handler,
+        transport: Transport,
+        options: EventOptions,
+        *,
+        buffer: int,
+        sinks: Sequence[MetricsSink] = (),
+    ) -> None:
         self.handler = handler
+        self._sinks = sinks
         self.dropped = 0
         self.rejected = 0
         self._transport = transport
@@ -122,6 +131,8 @@ class EventEndpoint:
             return
         if not self._gate.enter(functools.partial(self._start, message), self._buffer):
             self.dropped += 1
+            for sink in self._sinks:
+                sink.record("dropped", 1.0, {"handler": self.handler.name, "kind": "event"})
             now = time.monotonic()
             if now - self._logged > 1.0:
                 self._logged = now

@@ -51,7 +51,7 @@ hookimpl = pluggy.HookimplMarker(PROJECT)
 
 @hookspec
 def cliffracer_register_settings() -> Sequence[Section]:
-    """Offer sections of settings; asked once per process start, before any other hook. Since 0.1.
+    """Offer sections of settings; asked at each start of a service or client, before any other hook. Since 0.1.
 
     Returns:
         Sections, usually one under the plugin's own name. Two plugins that claim one section or flat
@@ -105,7 +105,7 @@ def cliffracer_register_middleware(declaration: Declaration, service: ServiceInf
 
 
 @hookspec
-def cliffracer_register_outgoing(declaration: OutgoingDeclaration) -> Sequence[Middleware]:
+def cliffracer_register_outgoing(declaration: OutgoingDeclaration, service: ServiceInfo) -> Sequence[Middleware]:
     """Wrap what a service sends; asked once per service and kind (`call`, `publish`), at start. Since 0.1.
 
     Returns:
@@ -125,7 +125,7 @@ def cliffracer_register_injectables() -> Mapping[type, Resolver]:
 
 
 @hookspec
-def cliffracer_register_entry_points(declaration: Declaration) -> Sequence[EntryPoint]:
+def cliffracer_register_entry_points(declaration: Declaration, service: ServiceInfo) -> Sequence[EntryPoint]:
     """Call a handler from elsewhere (timers, other queues); asked once per handler. Since 0.1. Provisional.
 
     Returns:
@@ -138,7 +138,7 @@ def cliffracer_register_entry_points(declaration: Declaration) -> Sequence[Entry
 
 
 @hookspec
-def cliffracer_register_routes(declaration: Declaration) -> Sequence[Route]:
+def cliffracer_register_routes(declaration: Declaration, service: ServiceInfo) -> Sequence[Route]:
     """Find the HTTP routes of a handler; asked once per handler. Since 0.1. Provisional.
 
     Returns:
@@ -167,7 +167,7 @@ def cliffracer_register_http_server(service: ServiceInfo) -> Sequence[HttpServer
 
 
 @hookspec
-def cliffracer_register_websocket_routes(declaration: Declaration) -> Sequence[Route]:
+def cliffracer_register_websocket_routes(declaration: Declaration, service: ServiceInfo) -> Sequence[Route]:
     """Find the websocket routes of a handler; asked once per handler. Since 0.1. Provisional.
 
     Returns:

@@ -5,6 +5,7 @@ JSON is the default and is not announced; any other encoding names itself in `Co
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 from collections.abc import Callable, Mapping
@@ -98,15 +99,26 @@ def validate_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
         InvalidHeader: naming the header, never its value.
     """
     for name, value in headers.items():
-        if not isinstance(name, str) or not _HEADER_NAME.fullmatch(name):
-            raise InvalidHeader(f"header name {name!r} is not a token; use letters, digits and '-'")
-        if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or value != value.strip():
-            raise InvalidHeader(f"header {name!r} has a value with a line break, control character or edge space")
-        try:
-            value.encode()
-        except UnicodeEncodeError:
-            raise InvalidHeader(f"header {name!r} has a value that is not valid Unicode") from None
+        plain = isinstance(value, str) and value.isascii() and value.isprintable() and value.strip() == value
+        if not plain or not _is_name(name):
+            _check_header(name, value)
     return headers
+
+
+@functools.lru_cache(1024)
+def _is_name(name: object) -> bool:
+    return isinstance(name, str) and _HEADER_NAME.fullmatch(name) is not None
+
+
+def _check_header(name: str, value: str) -> None:
+    if not _is_name(name):
+        raise InvalidHeader(f"header name {name!r} is not a token; use letters, digits and '-'")
+    if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or value != value.strip():
+        raise InvalidHeader(f"header {name!r} has a value with a line break, control character or edge space")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise InvalidHeader(f"header {name!r} has a value that is not valid Unicode") from None
 
 
 class Codec:

@@ -170,7 +170,9 @@ class Runtime:
             self.transports,
             timeout_s=kernel.timeout,
             content_type=kernel.content_type,
-            ask=lambda declaration: self.plugins.ask("cliffracer_register_outgoing", declaration=declaration),
+            ask=lambda declaration: self.plugins.ask(
+                "cliffracer_register_outgoing", declaration=declaration, service=self.info
+            ),
         )
 
     def _ask_once(self) -> None:
@@ -283,7 +285,9 @@ class Runtime:
 
     async def _listen(self, handler: Handler, options: EventOptions) -> None:
         transport = self.transports[options.transport]
-        endpoint = EventEndpoint(handler, transport, options, buffer=self.settings.kernel.event_buffer)
+        endpoint = EventEndpoint(
+            handler, transport, options, buffer=self.settings.kernel.event_buffer, sinks=self._sinks
+        )
         queue = None if options.fanout else options.queue or handler.name
         self._subscriptions.append(await transport.subscribe(options.pattern, endpoint.on_message, queue=queue))
         self._endpoints.append(endpoint)
@@ -331,7 +335,10 @@ class Runtime:
         routes: list[tuple[Route, Handler]] = []
         for handler in self.handlers.values():
             for hook in ("cliffracer_register_routes", "cliffracer_register_websocket_routes"):
-                routes += [(route, handler) for _, route in self.plugins.ask(hook, declaration=handler.declaration)]
+                routes += [
+                    (route, handler)
+                    for _, route in self.plugins.ask(hook, declaration=handler.declaration, service=self.info)
+                ]
         if not routes:
             return
         asgi = [each for _, each in self.plugins.ask("cliffracer_register_asgi_middleware", service=self.info)]
@@ -350,7 +357,9 @@ class Runtime:
 
     async def _begin_timers(self) -> None:
         for handler in self.handlers.values():
-            for _, entry in self.plugins.ask("cliffracer_register_entry_points", declaration=handler.declaration):
+            for _, entry in self.plugins.ask(
+                "cliffracer_register_entry_points", declaration=handler.declaration, service=self.info
+            ):
                 self._entries.append(entry)
                 await entry.start(handler)
 

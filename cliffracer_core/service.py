@@ -12,7 +12,7 @@ from .caller import Caller
 from .config import ServiceConfig
 from .errors import CliffracerError, ConfigurationError, ConnectionError, StartupError, describe
 from .handlers import ErrorHandler, EventArguments, marks_of
-from .interfaces import ServiceInfo
+from .interfaces import ServiceInfo, Store
 from .plugins import Plugins
 from .process import run_until_signal
 from .runtime import Blueprint, Runtime
@@ -137,6 +137,13 @@ class CliffracerService:
     def caller(self) -> Caller:
         """What sends this service's calls and events. Raises ConnectionError while it is not running."""
         return self.runtime.caller
+
+    def store(self, name: str = "default") -> Store:
+        """Return one of the configured stores. Raises ConfigurationError for a name that is not configured."""
+        stores = self.runtime.stores
+        if name not in stores:
+            raise ConfigurationError(f"store {name!r} is not configured; known are {sorted(stores)}: set store={{...}}")
+        return stores[name]
 
     @property
     def info(self) -> ServiceInfo:

@@ -95,8 +95,8 @@ async def test_faststream_calls_ours_and_is_called_when_both_share_a_server(nats
     broker = NatsBroker(nats_url, logger=None)
 
     @broker.subscriber(f"rpc.{name}_fast.triple")
-    async def triple(number: int) -> dict[str, int]:
-        return {"tripled": 3 * number}
+    async def triple(body: dict[str, int]) -> dict[str, int]:
+        return {"tripled": 3 * body["number"]}
 
     await broker.start()
     try:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 __all__ = ["StatusHeaders", "encode_headers", "parse_headers", "status_of"]
 
 _VERSION = b"NATS/1.0"
+_PLAIN = b"NATS/1.0\r\n"
 
 
 class StatusHeaders(dict[str, str]):
@@ -26,6 +27,19 @@ def parse_headers(block: bytes) -> dict[str, str] | None:
         The headers, None where there are none. Those of a status message are `StatusHeaders` with
         `Status` and `Description`, as nats-py's own code expects them.
     """
+    if block.startswith(_PLAIN) and block.isascii():  # no status, as from any client
+        found = {}
+        for line in block[len(_PLAIN) : -4].decode().split("\r\n"):
+            name, colon, value = line.partition(":")
+            if not colon or not name or " " in name or not name.isprintable():
+                return _parse_any(block)
+            if name not in found:
+                found[name] = value.strip()
+        return found
+    return _parse_any(block)
+
+
+def _parse_any(block: bytes) -> dict[str, str] | None:
     first, _, rest = block.partition(b"\r\n")
     found: dict[str, str] = {}
     inline = first[len(_VERSION) :].strip()

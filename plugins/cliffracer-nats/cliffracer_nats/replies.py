@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING
 
 from cliffracer_core.errors import ConnectionError, DeadlineExceeded, NoHandler
+from cliffracer_core.limits import Deadlines
 from cliffracer_core.messages import Message
 
 from .headers import status_of
@@ -28,11 +30,13 @@ class Replies:
         self._wire = wire
         self._prefix = ""
         self._count = 0
+        self._deadlines: Deadlines
         self.waiting: dict[str, asyncio.Future[Message]] = {}
         """By the reply subject."""
 
     async def open(self) -> None:
         """Listen on a new inbox."""
+        self._deadlines = Deadlines(asyncio.get_running_loop())
         self._prefix = f"{self._wire.connection.live().new_inbox()}."
         await self._wire.listen(f"{self._prefix}*", self._on_reply)
 
@@ -48,13 +52,14 @@ class Replies:
         inbox = message.reply_to = f"{self._prefix}{self._count:x}"
         loop = asyncio.get_running_loop()
         future = self.waiting[inbox] = loop.create_future()
-        timer = loop.call_later(timeout_s, _expire, future, message.subject, timeout_s)
+        expire = functools.partial(_expire, future, message.subject, timeout_s)
+        bucket = self._deadlines.add(loop.time() + timeout_s, inbox, expire)
         try:
             await self._wire.publish(message)
             reply: Message = await future
             return reply
         finally:
-            timer.cancel()
+            self._deadlines.discard(bucket, inbox)
             self.waiting.pop(inbox, None)  # a later reply finds nobody and is ignored
             if future.done() and not future.cancelled():
                 future.exception()  # it may have failed while the publish did
@@ -70,6 +75,8 @@ class Replies:
 
     def close(self, error: ConnectionError) -> None:
         """Fail what still waits."""
+        if self._prefix:
+            self._deadlines.close()
         for future in self.waiting.values():
             if not future.done():
                 future.set_exception(error)
