@@ -9,7 +9,7 @@ import asyncio
 import functools
 import re
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -79,8 +79,7 @@ class Caller:
         self._call, self.call_layers = self._compile("call", self._request, ask)
         self._publish, self.publish_layers = self._compile("publish", self._send, ask)
         self._subject = functools.lru_cache(4096)(_request_subject)
-        self._decoder = functools.lru_cache(1024)(codec.decoder)
-        self._json_decoder = functools.lru_cache(1024)(JSON.decoder)
+        self._decoder = functools.lru_cache(1024)(Codec.decoder)
 
     def _compile(
         self, kind: Any, step: Send, ask: Callable[[OutgoingDeclaration], Iterable[tuple[str, Middleware]]]
@@ -90,7 +89,7 @@ class Caller:
             step = layer.wrap(step)
         return step, [f"{layer.stage} {layer.name}" for layer in layers]
 
-    async def call(
+    def call(
         self,
         service: str,
         method: str,
@@ -101,7 +100,7 @@ class Caller:
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         transport: str = "default",
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Call `method` of `service` and return its result.
 
         Args:
@@ -122,7 +121,7 @@ class Caller:
             EncodingError, MessageTooLarge, InvalidSubject, InvalidHeader: nothing was sent.
             RPCError: any other failure of the callee; its own errors under their class where it is known here.
         """
-        return await self.request(
+        return self.request(
             self._subject(service, method), {} if arguments is None else arguments, returns=returns,
             timeout=timeout, headers=headers, idempotency_key=idempotency_key, transport=transport,
         )  # fmt: skip
@@ -222,9 +221,9 @@ class Caller:
         if headers and (SERVICE_ERROR in headers or SERVICE_ERROR_CODE in headers):
             raise _remote_error(outgoing.subject, reply)
         try:
-            if headers and CONTENT_TYPE in headers:
-                return codec_for(headers).decoder(_type(outgoing.returns))(reply.body)
-            return self._json_decoder(_type(outgoing.returns))(reply.body or b"null")
+            codec = codec_for(headers)
+            decode = self._decoder(codec, Any if outgoing.returns is None else outgoing.returns)
+            return decode(reply.body or codec.encode(None))
         except CliffracerError as error:
             raise RPCError(f"the reply of {outgoing.subject!r} does not fit what is expected: {error}") from error
 
@@ -252,10 +251,6 @@ class Caller:
             message_id=outgoing.message_id or create_correlation_id(),
             timeout_s=max(0.001, cast(float, outgoing.deadline) - time.monotonic()),
         )
-
-
-def _type(returns: Any) -> Any:
-    return Any if returns is None else returns
 
 
 def _request_subject(service: str, method: str) -> str:

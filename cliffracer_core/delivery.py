@@ -8,6 +8,7 @@ what the broker says it delivered, so that a handler that kills its process is c
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import random
@@ -16,11 +17,11 @@ from collections.abc import Mapping, Sequence
 
 from .context import MessageContext, create_correlation_id
 from .dispatch import FATAL, Handler, stopped
-from .errors import CliffracerError, NotFoundError, ServiceError, ValidationError, describe
+from .errors import CliffracerError, InvalidHeader, NotFoundError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
 from .interfaces import DurableTransport, MetricsSink, Transport
 from .limits import Run
-from .messages import CORRELATION_ID, CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Delivery, Message
+from .messages import CORRELATION_ID, CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Delivery, Message, validate_headers
 from .subjects import overlaps
 
 __all__ = ["DEAD", "DurableEndpoint", "EventEndpoint", "Redriver", "dead_letter", "dlq_stream", "redrive"]
@@ -47,11 +48,7 @@ async def dead_letter(
         NotStored: the broker did not confirm; the caller must not give the message up.
     """
     service, name = handler.declaration.service, handler.declaration.name
-    headers = {
-        key: value
-        for key, value in (message.headers or _NO_HEADERS).items()
-        if key.lower() not in CREDENTIAL_HEADERS and not key.startswith(("Nats-", DEAD))
-    }
+    headers = _kept_headers(message.headers or _NO_HEADERS)
     headers.setdefault(ORIGINAL_MESSAGE_ID, _header_text(message_id))
     headers[DEAD + "Cause"] = _header_text(cause)
     headers[DEAD + "Attempts"] = str(attempts)
@@ -61,7 +58,7 @@ async def dead_letter(
     await transport.publish_durable(
         Message(f"dlq.{service}.{name}", message.body, headers),
         stream=dlq_stream(service),
-        message_id=f"dlq:{service}.{name}:{message_id}",
+        message_id=_header_text(f"dlq:{service}.{name}:{message_id}"),
         timeout_s=PUBLISH_TIMEOUT_S,
     )
     logger.error("%s: event %s moved to %s: %s", handler.name, message_id, dlq_stream(service), cause)
@@ -88,6 +85,18 @@ async def redrive(transport: DurableTransport, service: str, sequence: int) -> s
         await transport.delete(stream, sequence)
         return message_id
     raise NotFoundError(f"stream {stream!r} holds no dead letter {sequence}; list them first")
+
+
+def _kept_headers(sent: Mapping[str, str]) -> dict[str, str]:
+    """Copy headers without credentials and the broker's own, made fit to send: others send what we never would."""
+    kept: dict[str, str] = {}
+    for key, value in sent.items():
+        lower = key.lower()
+        if lower not in CREDENTIAL_HEADERS and not lower.startswith(("nats-", DEAD.lower())):
+            fit = value.isprintable() and value == value.strip()
+            with contextlib.suppress(InvalidHeader):  # a name that is no token
+                kept.update(validate_headers({key: value if fit else _header_text(value)}))
+    return kept
 
 
 def _original_subject(message: Message) -> str:

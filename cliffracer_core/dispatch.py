@@ -48,6 +48,8 @@ class Scope:
         self.loop = asyncio.get_running_loop()
         self.deadlines = Deadlines(self.loop)
         self.runs: dict[object, Run] = {}
+        self.given_up: dict[str, float] = {}
+        """Reply tokens of callers who gave up a call that did not run here, and when, on `time.monotonic()`."""
         self.gates: list[Gate] = []
         self.closing = False
         """The grace time is over: what still waits for a slot is refused, not run."""

@@ -10,6 +10,7 @@ import time
 from .context import MessageContext, create_correlation_id
 from .dispatch import FATAL, Handler, Scope, stopped
 from .errors import (
+    Cancelled,
     CliffracerError,
     DeadlineExceeded,
     EncodingError,
@@ -41,6 +42,7 @@ logger = logging.getLogger("cliffracer")
 QUEUE_GROUP = "q"
 """All requests share it, so that a request runs once even where two services claim one pattern."""
 CANCEL = "$cancel"
+_GIVEN_UP = 4096  # tokens kept
 _NO_HEADERS: dict[str, str] = {}
 
 
@@ -51,10 +53,15 @@ def cancel_subject(subject: str) -> str:
 
 
 def on_cancel(scope: Scope, message: Message) -> None:
-    """Cancel the call whose reply token the message holds, if it runs here."""
-    run = scope.runs.get(message.body.decode("utf-8", "replace"))
+    """Cancel the call whose reply token the message holds; one that has yet to begin here never does."""
+    token = message.body.decode("utf-8", "replace")
+    run = scope.runs.get(token)
     if run is not None:
         run.stop("caller")
+        return
+    scope.given_up[token] = time.monotonic()  # all replicas hear of it: most never had the call, or are done with it
+    if len(scope.given_up) > _GIVEN_UP:
+        del scope.given_up[next(iter(scope.given_up))]
 
 
 class RequestEndpoint:
@@ -123,6 +130,8 @@ class RequestEndpoint:
         deadline = received + timeout_s
         if deadline <= time.monotonic():
             raise DeadlineExceeded(f"{self.handler.name}: the time was up before the call began")
+        if self._scope.given_up.get(message.reply_to or "", 0.0) >= received:
+            raise Cancelled(f"{self.handler.name}: its caller gave up before the call began")
         return MessageContext(
             kind="rpc",
             service=self._scope.service,

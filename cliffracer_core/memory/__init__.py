@@ -9,11 +9,11 @@ from __future__ import annotations
 from cliffracer_core.interfaces import StoreFactory, TransportFactory
 
 from .broker import MemoryBroker
-from .shared import shared
+from .shared import made, shared, substitute
 from .store import MemoryStore
 from .transport import MemoryTransport
 
-__all__ = ["STORES", "TRANSPORTS", "MemoryBroker", "MemoryStore", "MemoryTransport", "shared"]
+__all__ = ["STORES", "TRANSPORTS", "MemoryBroker", "MemoryStore", "MemoryTransport", "shared", "substitute"]
 
-TRANSPORTS = (TransportFactory(schemes=("memory",), create=lambda url, service: MemoryTransport(url)),)
-STORES = (StoreFactory(schemes=("memory",), create=lambda url, service: MemoryStore(url)),)
+TRANSPORTS = (TransportFactory(schemes=("memory",), create=lambda url, service: made(MemoryTransport, url)),)
+STORES = (StoreFactory(schemes=("memory",), create=lambda url, service: made(MemoryStore, url)),)

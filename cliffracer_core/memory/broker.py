@@ -157,7 +157,7 @@ class MemoryBroker:
                         f"stream {name!r} would take {subjects!r}, which overlaps stream {other.name!r} "
                         f"with {other.subjects!r}; use stream={other.name!r}"
                     )
-            stream = self.streams[name] = Stream(name, subjects, self.post)
+            stream = self.streams[name] = Stream(name, subjects, self.post, self.context)
             self._routes.clear()
         return stream
 

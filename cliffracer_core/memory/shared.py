@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import TypeVar
 from urllib.parse import SplitResult, parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
 from cliffracer_core.errors import ConfigurationError
 
-__all__ = ["parse_url", "shared"]
+__all__ = ["made", "parse_url", "shared", "substitute"]
 
 T = TypeVar("T")
 
@@ -27,8 +27,25 @@ def shared(kind: type[T], authority: str) -> T:
     things = _by_loop.setdefault(loop, {})
     thing = things.get((kind, authority))
     if not isinstance(thing, kind):
-        thing = things[kind, authority] = kind()
+        thing = things[kind, authority] = made(kind)
     return thing
+
+
+_MAKER = "/"  # no authority holds a slash
+
+
+def substitute(kind: type[T], make: Callable[..., T]) -> None:
+    """Let the running loop call `make` wherever it would make a `kind` for a URL; a simulation puts its own there."""
+    _by_loop.setdefault(asyncio.get_running_loop(), {})[kind, _MAKER] = make
+
+
+def made(kind: type[T], *arguments: object) -> T:
+    """Make a `kind`, or what the running loop has in its place."""
+    try:
+        make = _by_loop.get(asyncio.get_running_loop(), {}).get((kind, _MAKER), kind)
+    except RuntimeError:  # no loop runs
+        make = kind
+    return make(*arguments)  # type: ignore[operator,no-any-return]  # `substitute` put in what makes one
 
 
 def parse_url(url: str, options: Collection[str] = ()) -> tuple[str, dict[str, str]]:

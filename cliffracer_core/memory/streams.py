@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from heapq import heappop, heappush
 
 import msgspec
@@ -39,9 +40,10 @@ class Stream:
         name: as in `stream='NAME'`.
         subjects: patterns of what it takes.
         post: queues a callback as the broker does.
+        context: timers run in it, so that none carries variables of whoever published or acknowledged.
     """
 
-    def __init__(self, name: str, subjects: list[str], post: Post) -> None:
+    def __init__(self, name: str, subjects: list[str], post: Post, context: Context) -> None:
         self.name = name
         self.subjects = subjects
         self.last = 0
@@ -49,6 +51,7 @@ class Stream:
         self.messages: dict[int, Stored] = {}
         self._matchers = [compile_pattern(subject) for subject in subjects]
         self._post = post
+        self._context = context
         self._seen: dict[str, float] = {}
         self._consumers: dict[str, Consumer] = {}
 
@@ -84,7 +87,7 @@ class Stream:
         """Join the consumer of that name; its latest subscriber's pattern and ack wait hold for all."""
         consumer = self._consumers.get(wanted.durable)
         if consumer is None:
-            consumer = self._consumers[wanted.durable] = Consumer(self, self._post)
+            consumer = self._consumers[wanted.durable] = Consumer(self, self._post, self._context)
         return consumer.join(wanted, on_delivery)
 
     def restart(self) -> None:
@@ -158,9 +161,10 @@ class MemoryDelivery:
 class Consumer:
     """A place in a stream, kept under a durable name, and the subscribers that share it."""
 
-    def __init__(self, stream: Stream, post: Post) -> None:
+    def __init__(self, stream: Stream, post: Post, context: Context) -> None:
         self._stream = stream
         self._post = post
+        self._context = context
         self._matches: Callable[[str], bool] = bool
         self._ack_wait_s = 30.0
         self._next = 1
@@ -203,7 +207,8 @@ class Consumer:
         for delivery in list(deliveries):
             if self._end(delivery):
                 if delay_s > 0:
-                    asyncio.get_running_loop().call_later(delay_s, self._deliver_again, delivery.sequence)
+                    again, loop = self._deliver_again, asyncio.get_running_loop()
+                    loop.call_later(delay_s, again, delivery.sequence, context=self._context)
                 else:
                     heappush(self._again, delivery.sequence)
         self.pump()
@@ -242,7 +247,8 @@ class Consumer:
         return None
 
     def _start_ack_wait(self, sequence: int) -> asyncio.TimerHandle:
-        return asyncio.get_running_loop().call_later(self._ack_wait_s, self._expire, sequence)
+        loop = asyncio.get_running_loop()
+        return loop.call_later(self._ack_wait_s, self._expire, sequence, context=self._context)
 
     def _expire(self, sequence: int) -> None:
         self.give_back([self._out[sequence]])

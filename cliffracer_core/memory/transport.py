@@ -205,9 +205,15 @@ class MemoryTransport:
     async def publish_durable(self, message: Message, *, stream: str, message_id: str, timeout_s: float) -> None:
         """Store, and send to plain subscribers too; see `DurableTransport`."""
         broker = self.broker
+        self._check_durable(message, message_id)
+        self._store(broker, message, stream, message_id)
+
+    def _check_durable(self, message: Message, message_id: str) -> None:
         self._check(message)
         validate_subject(message.subject)
         validate_headers({"message-id": message_id})
+
+    def _store(self, broker: MemoryBroker, message: Message, stream: str, message_id: str) -> None:
         try:
             taker = broker.ensure_stream(stream, message.subject)
         except ConfigurationError as error:

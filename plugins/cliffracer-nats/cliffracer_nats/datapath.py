@@ -182,10 +182,10 @@ class _Socket(asyncio.Protocol):
             else:
                 receive(
                     Message(
-                        words[0].decode(),
+                        words[0].decode("utf-8", "replace"),  # a client may send any bytes
                         data[headed:stop],
                         parse_headers(data[line + 2 : headed]) if kind == _HEADERS else None,
-                        words[2].decode() if len(words) == 4 else None,
+                        words[2].decode("utf-8", "replace") if len(words) == 4 else None,
                     )
                 )
             start = stop + 2

@@ -58,6 +58,10 @@ class Replies:
             await self._wire.publish(message)
             reply: Message = await future
             return reply
+        except NoHandler:
+            raise NoHandler(
+                f"nobody listens on {message.subject!r}; is the service running, and is the method's name right"
+            ) from None
         finally:
             self._deadlines.discard(bucket, inbox)
             self.waiting.pop(inbox, None)  # a later reply finds nobody and is ignored
@@ -69,7 +73,7 @@ class Replies:
         if future is None or future.done():
             return
         if status_of(msg.headers) == NO_RESPONDERS and not msg.body:
-            future.set_exception(NoHandler("nobody listens there"))
+            future.set_exception(NoHandler())  # `request` knows the subject
         else:
             future.set_result(msg)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
+from typing import Any
 
-from cliffracer_core.errors import ConfigurationError, ConnectionError, NoHandler
+from cliffracer_core.errors import ConfigurationError, ConnectionError
 from cliffracer_core.interfaces import Capabilities, DurableSubscription, ServiceInfo, Subscription
 from cliffracer_core.messages import Delivery, Message, StoredMessage
 from cliffracer_core.subjects import validate_pattern
@@ -86,28 +87,23 @@ class NatsTransport:
         """
         await self.connection.flush()
 
-    async def publish(self, message: Message) -> None:
+    def publish(self, message: Message) -> Coroutine[Any, Any, None]:
         """Send once; returns when it is buffered. While disconnected up to `buffer_bytes` are kept.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: nothing was sent.
             ConnectionError: closed, or disconnected with a full buffer.
         """
-        await self.wire.publish(message)
+        return self.wire.publish(message)
 
-    async def request(self, message: Message, timeout_s: float) -> Message:
+    def request(self, message: Message, timeout_s: float) -> Coroutine[Any, Any, Message]:
         """Send, with `message.reply_to` filled in, and return the first reply.
 
         Raises:
             NoHandler: nobody listens; at once.
             DeadlineExceeded: no reply within `timeout_s` seconds.
         """
-        try:
-            return await self.wire.request(message, timeout_s)
-        except NoHandler:
-            raise NoHandler(
-                f"nobody listens on {message.subject!r}; is the service running, and is the method's name right"
-            ) from None
+        return self.wire.request(message, timeout_s)
 
     async def subscribe(
         self, pattern: str, on_message: Callable[[Message], None], *, queue: str | None = None

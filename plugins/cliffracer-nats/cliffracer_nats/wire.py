@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 from nats import errors
 from nats.aio.subscription import Subscription as Inner
@@ -137,9 +138,9 @@ class Wire:
                 self._checked.clear()
             self._checked.add(subject)
 
-    async def request(self, message: Message, timeout_s: float) -> Message:
+    def request(self, message: Message, timeout_s: float) -> Coroutine[Any, Any, Message]:
         """Send and return the first reply. Raises as `Replies.request` does."""
-        return await self.replies.request(message, timeout_s)
+        return self.replies.request(message, timeout_s)
 
     async def listen(self, pattern: str, on_message: Callable[[Message], None], queue: str = "") -> Listening:
         """Subscribe with a plain callback, called in order; one that fails is logged."""
