@@ -1,0 +1,1 @@
+"""The built-in commands, one module each; a module's `command` is the click command."""

@@ -1,0 +1,77 @@
+"""`Instructions`: what to run, as the command line said it; a worker gets it from its parent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from cliffracer_core.assembly import load_plugins, resolve_settings
+from cliffracer_core.service import CliffracerService
+
+from .overrides import nested, read_overrides
+from .targets import load_service
+
+__all__ = ["Instructions", "Urls", "configure_services", "load_services"]
+
+Urls = Callable[[Iterable[str]], Mapping[str, str]]
+"""Start embedded servers for settings and return their URLs."""
+
+
+class Instructions(msgspec.Struct, kw_only=True):
+    """What to run."""
+
+    targets: list[str]
+    transport: str | None = None
+    settings: dict[str, str] = {}
+    offered: list[str] = []
+    """Settings for which there is an embedded server."""
+    log_level: str = "info"
+    uvloop: bool | None = None
+    """None: where it is installed."""
+    traceback: bool = False
+    show_pid: bool = False
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """All settings given, as text."""
+        return self.settings if self.transport is None else {**self.settings, "transport": self.transport}
+
+
+def load_services(instructions: Instructions) -> list[CliffracerService]:
+    """Load the targets. Errors as `load_service`."""
+    return [load_service(target) for target in instructions.targets]
+
+
+def configure_services(services: Sequence[CliffracerService], instructions: Instructions, urls: Urls) -> None:
+    """Give services their settings from the command line and from embedded servers.
+
+    Args:
+        services: unstarted.
+        instructions: what the command line said.
+        urls: asked for the URLs of those offered settings that nothing else sets.
+
+    Raises:
+        CliffracerError: a setting is wrong, or an embedded server does not start.
+    """
+    plugins = load_plugins()
+    overrides = read_overrides(plugins, instructions.overrides)
+    for service in services:
+        _configure(service, overrides)
+        if instructions.offered:
+            sources = resolve_settings(plugins, service.config, overrides=overrides).sources
+            unset = [setting for setting in instructions.offered if setting not in sources]
+            found = urls(unset) if unset else {}
+            merged = {**overrides}
+            for section, value in nested(found).items():
+                merged[section] = {**_mapping(merged.get(section)), **value} if isinstance(value, dict) else value
+            _configure(service, merged)
+
+
+def _configure(service: CliffracerService, overrides: Mapping[str, object]) -> None:
+    """Give a service, made by the program's own code, the settings of the command line."""
+    service._blueprint.overrides = overrides  # no public way: `__init__` of a subclass need not take them
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return dict(value) if isinstance(value, Mapping) else {}
