@@ -219,7 +219,7 @@ class Caller:
             raise
         headers = reply.headers
         if headers and (SERVICE_ERROR in headers or SERVICE_ERROR_CODE in headers):
-            raise _remote_error(outgoing.subject, reply)
+            raise _own_deadline(outgoing, _remote_error(outgoing.subject, reply))
         try:
             codec = codec_for(headers)
             decode = self._decoder(codec, Any if outgoing.returns is None else outgoing.returns)
@@ -251,6 +251,14 @@ class Caller:
             message_id=outgoing.message_id or create_correlation_id(),
             timeout_s=max(0.001, cast(float, outgoing.deadline) - time.monotonic()),
         )
+
+
+def _own_deadline(outgoing: Outgoing, error: CliffracerError) -> CliffracerError:
+    """Say that this call's time is over where its callee, which had to keep to it too, noticed first."""
+    ahead_s = 0.002  # the callee was told whole milliseconds, rounded down
+    if isinstance(error, DeadlineExceeded) and time.monotonic() >= cast(float, outgoing.deadline) - ahead_s:
+        return DeadlineExceeded(f"no reply on {outgoing.subject!r} in time: {error.message}")
+    return error
 
 
 def _request_subject(service: str, method: str) -> str:

@@ -20,7 +20,7 @@ from .interfaces import Section
 from .subjects import validate_token
 from .validation import validate_timeout
 
-__all__ = ["KernelSettings", "ServiceConfig", "Settings", "get_env", "resolve"]
+__all__ = ["KernelSettings", "ServiceConfig", "Settings", "from_text", "get_env", "resolve"]
 
 T = TypeVar("T")
 Layer = tuple[str, Mapping[str, object]]
@@ -283,21 +283,21 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _environment(known: _Known, environ: Mapping[str, str]) -> list[Layer]:
     layers: list[Layer] = []
     for variable, text in sorted(environ.items(), key=_weakest_first):
-        if variable.lower() in known.flat and variable.isupper():
-            section, field = known.flat[variable.lower()]
-            layers.append((variable, {variable.lower(): _from_text(text, _hint(section.type, field), variable)}))
-        elif variable.startswith(_PREFIX) and variable not in _RESERVED:
-            key, _, field = variable.removeprefix(_PREFIX).lower().partition("__")
-            if field and key in known.sections and field in known.sections[key].type.__struct_fields__:
-                value = _from_text(text, _hint(known.sections[key].type, field), variable)
-                layers.append((variable, {key: {field: value}}))
-            elif field:
-                layers.append((variable, {key: {field: text}}))
-            elif key in known.flat:
-                section, field = known.flat[key]
-                layers.append((variable, {key: _from_text(text, _hint(section.type, field), variable)}))
-            else:
-                layers.append((variable, {key: _from_text(text, _FIELDS.get(key, str), variable)}))
+        ours = variable.startswith(_PREFIX) and variable not in _RESERVED
+        key, _, field = variable.removeprefix(_PREFIX).lower().partition("__") if ours else (variable.lower(), "", "")
+        section = known.sections.get(key)
+        hint: Any = None
+        if not ours and not (variable.isupper() and key in known.flat):
+            continue
+        if key in known.flat:
+            owner, name = known.flat[key]
+            hint = _hint(owner.type, name)
+        elif field and section is not None and field in section.type.__struct_fields__:
+            hint = _hint(section.type, field)
+        elif not field:
+            hint = _FIELDS.get(key, str)
+        value = text if hint is None else from_text(text, hint, f"setting from {variable}")
+        layers.append((variable, {key: {field: value}} if field else {key: value}))
     return layers
 
 
@@ -311,8 +311,12 @@ def _hint(type: type[msgspec.Struct], field: str) -> Any:
     return next(each.type for each in msgspec.structs.fields(type) if each.name == field)
 
 
-def _from_text(text: str, hint: Any, variable: str) -> object:
-    """Read a value from a variable: JSON for lists and tables, commas for lists of words."""
+def from_text(text: str, hint: Any, what: str) -> object:
+    """Read a setting's value from text: JSON for lists and tables, commas for lists of words.
+
+    Raises:
+        ConfigurationError: `what` and the reason.
+    """
     plain, words = (lambda: text), (lambda: [part.strip() for part in text.split(",")])
     json: Callable[[], object] = lambda: msgspec.json.decode(text)  # noqa: E731
     failure: Exception | None = None
@@ -321,7 +325,8 @@ def _from_text(text: str, hint: Any, variable: str) -> object:
             return msgspec.convert(read(), hint, strict=False)
         except msgspec.MsgspecError as error:
             failure = failure or error
-    raise ConfigurationError(f"setting from {variable}: {failure}") from None
+    text = str(failure)
+    raise ConfigurationError(f"{what}: {text[:1].lower()}{text[1:]}") from None
 
 
 def get_env(

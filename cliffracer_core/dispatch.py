@@ -131,6 +131,21 @@ class Handler:
 
     async def run(self, context: MessageContext, key: object, run: Run) -> object:
         """Run the chain on the current task until the context's deadline; `key` finds the run meanwhile."""
+        bucket = self.begin(context, key, run)
+        try:
+            return await self.chain(context)
+        finally:
+            self.end(key, run, bucket)
+
+    def begin(self, context: MessageContext, key: object, run: Run) -> int | None:
+        """Make a call the current task's, found by `key`, stopped at its deadline; then await `chain`.
+
+        Returns:
+            What `end` takes.
+
+        Raises:
+            asyncio.CancelledError: the service stops, and starts no more calls.
+        """
         scope = self.scope
         if scope.closing:
             run.reason = "shutdown"
@@ -139,17 +154,13 @@ class Handler:
         enter_call(context)
         scope.runs[key] = run
         deadline = context.deadline
-        if deadline is None:
-            try:
-                return await self.chain(context)
-            finally:
-                del scope.runs[key]
-        bucket = scope.deadlines.add(deadline, run, run.expire)
-        try:
-            return await self.chain(context)
-        finally:
-            scope.deadlines.discard(bucket, run)
-            del scope.runs[key]
+        return None if deadline is None else scope.deadlines.add(deadline, run, run.expire)
+
+    def end(self, key: object, run: Run, bucket: int | None) -> None:
+        """Forget a call that `begin` began."""
+        if bucket is not None:
+            self.scope.deadlines.discard(bucket, run)
+        del self.scope.runs[key]
 
     async def invoke(
         self,

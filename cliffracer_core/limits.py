@@ -112,14 +112,24 @@ class Gate:
 
     def enter(self, start: Callable[[], None], queue_size: int) -> bool:
         """Run `start` now if there is a slot, later if there is room to wait; False if there is neither."""
-        if self.running + self.stuck < self.limit and not self.waiting:
-            self.running += 1
+        if self.take():
             start()
             return True
-        if len(self.waiting) < queue_size:
-            self.waiting.append(start)
-            return True
-        return False
+        return self.wait(start, queue_size)
+
+    def take(self) -> bool:
+        """Take a slot if one is free and nobody waits."""
+        if self.waiting or self.running + self.stuck >= self.limit:
+            return False
+        self.running += 1
+        return True
+
+    def wait(self, start: Callable[[], None], queue_size: int) -> bool:
+        """Queue `start` until there is a slot; False if `queue_size` wait already."""
+        if len(self.waiting) >= queue_size:
+            return False
+        self.waiting.append(start)
+        return True
 
     def leave(self) -> None:
         """Free a slot. Whoever waits starts from the event loop, not from the stack of the call that ended."""

@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Callable
 from typing import Protocol, Self
 
 from .errors import describe
@@ -65,7 +65,7 @@ class ServiceOrchestrator:
 
     def run(self) -> None:
         """Start, run until SIGTERM or SIGINT, stop; blocks."""
-        asyncio.run(run_until_signal(self.services, self))
+        asyncio.run(run_until_signal(self))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -80,15 +80,24 @@ class _Runnable(Protocol):
     async def stop(self) -> None: ...
 
 
-async def run_until_signal(services: Iterable[Startable], runnable: _Runnable) -> None:
-    """Start, wait for SIGTERM or SIGINT, stop; a second signal ends the process at once."""
+async def run_until_signal(runnable: _Runnable, on_ready: Callable[[], None] = lambda: None) -> int:
+    """Start, wait for SIGTERM or SIGINT, stop; a second signal ends the process at once.
+
+    Args:
+        runnable: a service or an orchestrator.
+        on_ready: called once it has started.
+
+    Returns:
+        The signal's number.
+    """
     loop = asyncio.get_running_loop()
-    asked = asyncio.Event()
+    asked: asyncio.Future[int] = loop.create_future()
 
     def on_signal(number: int) -> None:
-        if asked.is_set():
+        if asked.done():
             os._exit(128 + number)
-        asked.set()
+        logger.info("stopping on %s", signal.Signals(number).name)
+        asked.set_result(number)
         if not started and task is not None:
             task.cancel()
 
@@ -101,12 +110,12 @@ async def run_until_signal(services: Iterable[Startable], runnable: _Runnable) -
     try:
         await runnable.start()
         started = True
-        for service in services:
-            logger.info("service %r is ready", service.name)
-        await asked.wait()
+        on_ready()
+        return await asked
     except asyncio.CancelledError:
-        if not asked.is_set():
+        if not asked.done():
             raise
+        return asked.result()
     finally:
         if started:
             await runnable.stop()

@@ -30,6 +30,7 @@ from .messages import (
     SERVICE_ERROR,
     SERVICE_ERROR_CODE,
     TIMEOUT_MS,
+    Codec,
     Message,
     codec_for,
 )
@@ -92,11 +93,11 @@ class RequestEndpoint:
         """Take a request from the transport; never blocks."""
         if self._sees_cancels and message.subject.endswith(CANCEL):
             return
-        start = functools.partial(self._start, message, time.monotonic())
-        if not self._gate.enter(start, self._queue_size):
-            error = Overloaded(
-                f"{self.handler.name} runs {self._gate.limit} calls and {self._queue_size} wait; try later"
-            )
+        received, gate = time.monotonic(), self._gate
+        if gate.take():
+            self._scope.spawn(self._serve(message, received))
+        elif not gate.wait(functools.partial(self._start, message, received), self._queue_size):
+            error = Overloaded(f"{self.handler.name} runs {gate.limit} calls and {self._queue_size} wait; try later")
             self._scope.spawn(self._refuse(message, error))
 
     def _start(self, message: Message, received: float) -> None:
@@ -104,14 +105,21 @@ class RequestEndpoint:
 
     async def _serve(self, message: Message, received: float) -> None:
         run = Run()
+        handler = self.handler
         context: MessageContext | None = None
         try:
             context = self._context(message, received)
-            result = await self.handler.run(context, self._scope.key(message.reply_to, run), run)
-            await self._reply(message, result)
+            key = self._scope.key(message.reply_to, run)
+            bucket = handler.begin(context, key, run)
+            try:
+                result = await handler.chain(context)
+            finally:
+                handler.end(key, run, bucket)
+            if message.reply_to is not None:
+                await self._reply(message.reply_to, codec_for(message.headers), result)
         except asyncio.CancelledError:
             _uncancel()
-            await self._fail(message, stopped(run, self.handler.name), context)
+            await self._fail(message, stopped(run, handler.name), context)
         except FATAL:
             raise
         except BaseException as error:
@@ -145,16 +153,14 @@ class RequestEndpoint:
             deadline=deadline,
         )
 
-    async def _reply(self, message: Message, result: object) -> None:
-        if message.reply_to is None:
-            return
-        codec = codec_for(message.headers)
-        body = codec.encode(result)
+    async def _reply(self, reply_to: str, codec: Codec, result: object) -> None:
         headers = None if codec is JSON else {CONTENT_TYPE: codec.content_type}
         try:
-            await self._transport.publish(Message(message.reply_to, body, headers))
+            await self._transport.publish(Message(reply_to, codec.encode(result), headers))
         except MessageTooLarge as error:
             raise MessageTooLarge(f"{self.handler.name}: its result is too large: {error}") from None
+        except EncodingError:
+            raise
         except CliffracerError as error:
             logger.warning("%s: the reply could not be sent: %s", self.handler.name, describe(error))
 

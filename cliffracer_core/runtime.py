@@ -369,6 +369,7 @@ class Runtime:
 
     async def _begin_ready(self) -> None:
         self.ready = True
+        logger.info("service %r is ready: %s", self.info.name, ", ".join(sorted(self.handlers)) or "no handlers")
         list(self.plugins.ask("cliffracer_on_ready", service=self.info))
 
     async def _end_ready(self) -> None:

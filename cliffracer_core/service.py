@@ -111,7 +111,7 @@ class CliffracerService:
 
     def run(self) -> None:
         """Start, run until SIGTERM or SIGINT, stop; blocks."""
-        asyncio.run(run_until_signal([self], self))
+        asyncio.run(run_until_signal(self))
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -119,6 +119,15 @@ class CliffracerService:
 
     async def __aexit__(self, *exc_info: object) -> None:
         await self.stop()
+
+    @property
+    def overrides(self) -> Mapping[str, object]:
+        """Settings from a command line; may be set until `start`."""
+        return self._blueprint.overrides
+
+    @overrides.setter
+    def overrides(self, settings: Mapping[str, object]) -> None:
+        self._blueprint.overrides = settings
 
     @property
     def ready(self) -> bool:

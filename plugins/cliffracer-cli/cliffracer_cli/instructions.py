@@ -57,7 +57,7 @@ def configure_services(services: Sequence[CliffracerService], instructions: Inst
     plugins = load_plugins()
     overrides = read_overrides(plugins, instructions.overrides)
     for service in services:
-        _configure(service, overrides)
+        service.overrides = overrides
         if instructions.offered:
             sources = resolve_settings(plugins, service.config, overrides=overrides).sources
             unset = [setting for setting in instructions.offered if setting not in sources]
@@ -65,12 +65,7 @@ def configure_services(services: Sequence[CliffracerService], instructions: Inst
             merged = {**overrides}
             for section, value in nested(found).items():
                 merged[section] = {**_mapping(merged.get(section)), **value} if isinstance(value, dict) else value
-            _configure(service, merged)
-
-
-def _configure(service: CliffracerService, overrides: Mapping[str, object]) -> None:
-    """Give a service, made by the program's own code, the settings of the command line."""
-    service._blueprint.overrides = overrides  # no public way: `__init__` of a subclass need not take them
+            service.overrides = merged
 
 
 def _mapping(value: object) -> dict[str, object]:

@@ -7,8 +7,7 @@ from typing import Any
 
 import msgspec
 
-from cliffracer_core.config import KernelSettings, Settings
-from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.config import KernelSettings, Settings, from_text
 from cliffracer_core.interfaces import Section
 from cliffracer_core.plugins import Plugins
 
@@ -32,7 +31,8 @@ def read_overrides(plugins: Plugins, texts: Mapping[str, str]) -> dict[str, obje
     hints = _hints([section for _, section in plugins.ask("cliffracer_register_settings")])
     overrides: dict[str, Any] = {}
     for key, text in texts.items():
-        value = _value(key, text, hints[key]) if key in hints else text
+        what = f"setting {key!r} from the command line"
+        value = from_text(text, hints[key], what) if key in hints else text
         _put(overrides, key, value)
     return overrides
 
@@ -71,16 +71,3 @@ def _hints(sections: list[Section]) -> dict[str, Any]:
         hints |= {f"{section.name}.{name}": type for name, type in fields.items()}
         hints |= {flat: fields[name] for flat, name in section.flat.items()}
     return hints
-
-
-def _value(key: str, text: str, hint: Any) -> object:
-    try:
-        return msgspec.convert(text, hint, strict=False)
-    except msgspec.ValidationError as error:
-        for read in (lambda: msgspec.json.decode(text), lambda: [part.strip() for part in text.split(",")]):
-            try:
-                return msgspec.convert(read(), hint, strict=False)
-            except msgspec.MsgspecError:
-                continue
-        problem = str(error)
-    raise ConfigurationError(f"setting {key!r} from the command line: {problem[:1].lower()}{problem[1:]}; correct it")

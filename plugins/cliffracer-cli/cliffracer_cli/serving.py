@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
 
 from cliffracer_core.errors import ConfigurationError
-from cliffracer_core.process import ServiceOrchestrator
+from cliffracer_core.process import ServiceOrchestrator, run_until_signal
 from cliffracer_core.service import CliffracerService
 
 from .failures import ExitCode
@@ -41,8 +39,14 @@ def run_services(
     Raises:
         CliffracerError: one did not start; those before it are stopped.
     """
+
+    def announce() -> None:
+        for service in services:
+            _warn(service)
+        on_ready()
+
     with asyncio.Runner(loop_factory=_loop_factory(uvloop)) as runner:
-        number = runner.run(_run_until_signal(services, on_ready))
+        number = runner.run(run_until_signal(ServiceOrchestrator(*services), announce))
     return ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.OK
 
 
@@ -72,42 +76,12 @@ def listen_for_signals(on_signal: Callable[[int], None]) -> Iterator[None]:
             loop.remove_signal_handler(number)
 
 
-async def _run_until_signal(services: Sequence[CliffracerService], on_ready: Callable[[], None]) -> int:
-    asked: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-
-    def on_signal(number: int) -> None:
-        if asked.done():
-            os._exit(128 + number)  # the second one: at once
-        logger.info("stopping on %s", signal.Signals(number).name)
-        asked.set_result(number)
-
-    together = ServiceOrchestrator(*services)
-    with listen_for_signals(on_signal):
-        starting = asyncio.create_task(together.start())
-        both: list[asyncio.Future[Any]] = [starting, asked]
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        if not starting.done():
-            starting.cancel()
-            await asyncio.wait({starting})
-            return asked.result()
-        starting.result()
-        try:
-            for service in services:
-                _announce(service)
-            on_ready()
-            return await asked
-        finally:
-            await together.stop()
-
-
-def _announce(service: CliffracerService) -> None:
+def _warn(service: CliffracerService) -> None:
     settings = service.runtime.settings
-    for setting, source in overruled(service._blueprint.overrides, settings).items():
+    for setting, source in overruled(service.overrides, settings).items():
         logger.warning("service %r: setting %r from the command line is overruled by %s", service.name, setting, source)
     if settings.urls("transport")["default"].startswith("memory:") and "transport" not in settings.sources:
         logger.warning(
             "service %r has no transport, so only this process can call it; give --transport or use 'cliffracer dev'",
             service.name,
         )
-    handlers: Mapping[str, object] = service.runtime.handlers
-    logger.info("service %r is ready: %s", service.name, ", ".join(sorted(handlers)) or "no handlers")
