@@ -22,12 +22,12 @@ class Deadlines:
     """Call functions at points in time, with one event-loop timer for all of them.
 
     Entries live in buckets of 10 ms, so adding and removing one costs two dictionary operations however
-    many there are; a heap orders the buckets.
+    many there are; a heap orders the buckets. A bucket that was emptied keeps its place, not its table.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._buckets: dict[int, dict[object, Callable[[], None]]] = {}
+        self._buckets: dict[int, dict[object, Callable[[], None]] | None] = {}
         self._order: list[int] = []
         self._timer: asyncio.TimerHandle | None = None
 
@@ -36,8 +36,9 @@ class Deadlines:
         number = int(when * _PER_SECOND) + 1
         bucket = self._buckets.get(number)
         if bucket is None:
+            if number not in self._buckets:
+                heapq.heappush(self._order, number)
             bucket = self._buckets[number] = {}
-            heapq.heappush(self._order, number)
             if self._order[0] == number:
                 self._arm()
         bucket[token] = callback
@@ -48,6 +49,8 @@ class Deadlines:
         entries = self._buckets.get(bucket)
         if entries is not None:
             entries.pop(token, None)
+            if not entries:
+                self._buckets[bucket] = None
 
     def close(self) -> None:
         """Forget all."""
@@ -64,7 +67,7 @@ class Deadlines:
     def _fire(self) -> None:
         now = int(self._loop.time() * _PER_SECOND + 0.001)
         while self._order and self._order[0] <= now:
-            for callback in self._buckets.pop(heapq.heappop(self._order)).values():
+            for callback in (self._buckets.pop(heapq.heappop(self._order)) or {}).values():
                 callback()
         self._arm()
 

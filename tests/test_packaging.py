@@ -146,9 +146,7 @@ def test_distribution_declares_exactly_what_it_imports(name: str) -> None:
     table = project(PROJECTS[name])
     required = {re.split(r"[\[<>=; ]", each)[0] for each in table["dependencies"]}
     optional = {
-        re.split(r"[\[<>=; ]", each)[0]
-        for extras in table.get("optional-dependencies", {}).values()
-        for each in extras
+        re.split(r"[\[<>=; ]", each)[0] for extras in table.get("optional-dependencies", {}).values() for each in extras
     }
     own = name.replace("-", "_")
     used = {

