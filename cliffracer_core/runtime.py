@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
@@ -20,14 +19,11 @@ from .builtin import authenticate, measure
 from .caller import Caller
 from .config import ServiceConfig, Settings
 from .declare import check_capabilities, check_declarations, gather
-from .delivery import DurableEndpoint, EventEndpoint, Redriver, dlq_stream
 from .dispatch import Handler, Scope, compile_handler
 from .errors import CliffracerError, ConfigurationError, StartupError, describe
-from .handlers import Declaration, ErrorHandler, EventOptions, Mark, RpcOptions
+from .handlers import Declaration, ErrorHandler, Mark
 from .injection import Builder
 from .interfaces import (
-    DurableSubscription,
-    DurableTransport,
     EntryPoint,
     HealthCheck,
     HttpServer,
@@ -37,13 +33,11 @@ from .interfaces import (
     ServiceInfo,
     Signature,
     Store,
-    Subscription,
     Transport,
     Wiring,
 )
+from .listening import Listening
 from .plugins import Plugins
-from .requests import QUEUE_GROUP, RequestEndpoint, cancel_subject, on_cancel
-from .subjects import stream_name
 
 __all__ = ["Blueprint", "Runtime"]
 
@@ -86,9 +80,7 @@ class Runtime:
         self._opened = contextlib.AsyncExitStack()
         self._resources = contextlib.AsyncExitStack()
         self._lifespans = contextlib.AsyncExitStack()
-        self._endpoints: list[RequestEndpoint | EventEndpoint | DurableEndpoint] = []
-        self._subscriptions: list[Subscription] = []
-        self._cancels: list[Subscription] = []
+        self.listening: Listening | None = None
         self._servers: list[HttpServer] = []
         self._entries: list[EntryPoint] = []
         self._undo: list[tuple[str, Callable[[], Awaitable[None]]]] = []
@@ -253,83 +245,15 @@ class Runtime:
             await self._lifespans.enter_async_context(lifespan(wiring))
 
     async def _begin_handlers(self) -> None:
-        redriven: dict[str, dict[str, DurableEndpoint]] = {}
-        cancels: dict[tuple[str, str], None] = {}
-        for handler in self.handlers.values():
-            for each in handler.declaration.find("core"):
-                if isinstance(each.options, RpcOptions):
-                    cancels[each.options.transport, cancel_subject(await self._serve(handler, each.options))] = None
-                elif isinstance(each.options, EventOptions) and each.options.durable:
-                    durable = await self._consume(handler, each.options)
-                    redriven.setdefault(each.options.transport, {})[handler.declaration.name] = durable
-                elif isinstance(each.options, EventOptions):
-                    await self._listen(handler, each.options)
-        for name, subject in cancels:
-            listen = functools.partial(on_cancel, self.scope)
-            self._cancels.append(await self.transports[name].subscribe(subject, listen))
-        for name, endpoints in redriven.items():
-            await self._redrive(name, endpoints)
-        for transport in self.transports.values():
-            await transport.flush()
-
-    async def _serve(self, handler: Handler, options: RpcOptions) -> str:
-        transport = self.transports[options.transport]
-        subject = f"rpc.{options.pattern or handler.name}"
-        endpoint = RequestEndpoint(
-            handler, transport, subject,
-            timeout_s=options.timeout or self.scope.timeout_s, queue_size=self.settings.kernel.queue_size,
-        )  # fmt: skip
-        self._subscriptions.append(await transport.subscribe(subject, endpoint.on_message, queue=QUEUE_GROUP))
-        self._endpoints.append(endpoint)
-        return subject
-
-    async def _listen(self, handler: Handler, options: EventOptions) -> None:
-        transport = self.transports[options.transport]
-        endpoint = EventEndpoint(
-            handler, transport, options, buffer=self.settings.kernel.event_buffer, sinks=self._sinks
+        kernel = self.settings.kernel
+        self.listening = Listening(
+            self.scope, self.transports, self._sinks, queue_size=kernel.queue_size, event_buffer=kernel.event_buffer
         )
-        queue = None if options.fanout else options.queue or handler.name
-        self._subscriptions.append(await transport.subscribe(options.pattern, endpoint.on_message, queue=queue))
-        self._endpoints.append(endpoint)
-
-    async def _consume(self, handler: Handler, options: EventOptions) -> DurableEndpoint:
-        transport = self.transports[options.transport]
-        assert isinstance(transport, DurableTransport)  # check_capabilities has seen to it
-        endpoint = DurableEndpoint(handler, transport, options)
-        subscription = DurableSubscription(
-            stream=options.stream or stream_name(options.pattern),
-            pattern=options.pattern,
-            durable=options.queue or handler.name,
-            max_in_flight=handler.gate.limit,
-            ack_wait_s=options.ack_wait_s,
-        )
-        self._subscriptions.append(await transport.consume(subscription, endpoint.on_delivery))
-        self._endpoints.append(endpoint)
-        return endpoint
-
-    async def _redrive(self, name: str, endpoints: Mapping[str, DurableEndpoint]) -> None:
-        transport = self.transports[name]
-        assert isinstance(transport, DurableTransport)  # durable endpoints stand on nothing else
-        service = self.info.name
-        subscription = DurableSubscription(
-            stream=dlq_stream(service), pattern=f"redrive.{service}.>", durable=f"{service}.redrive",
-            max_in_flight=10, ack_wait_s=max(each.options.ack_wait_s for each in endpoints.values()),
-        )  # fmt: skip
-        self._subscriptions.append(await transport.consume(subscription, Redriver(endpoints).on_delivery))
+        await self.listening.start(self.handlers.values())
 
     async def _end_handlers(self) -> None:
-        until = (self._stop_by or 0.0) - 0.2 * self._grace_s
-        loop = asyncio.get_running_loop()
-        try:
-            async with asyncio.timeout_at(until):
-                await asyncio.gather(*(each.drain() for each in self._subscriptions))
-        except Exception as error:
-            self._log("unsubscribing failed", error)
-        await self.scope.finish(max(until, loop.time()))
-        for transport in self.transports.values():
-            if transport.connected:
-                await transport.flush()
-        await asyncio.gather(*(each.drain() for each in self._cancels))
+        if self.listening is not None:
+            await self.listening.stop((self._stop_by or 0.0) - 0.2 * self._grace_s)
 
     async def _begin_listeners(self) -> None:
         routes: list[tuple[Route, Handler]] = []
