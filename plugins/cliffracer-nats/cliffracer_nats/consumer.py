@@ -98,9 +98,9 @@ class PullConsumer:
         self._draining = True
         if self._on_reconnect in self._wire.connection.on_reconnect:
             self._wire.connection.on_reconnect.remove(self._on_reconnect)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.wait({self._task})
+        while self._task is not None and not self._task.done():
+            self._task.cancel()  # again, if need be: nats-py swallows a cancellation in `drain` and `flush`
+            await asyncio.wait({self._task}, timeout=0.2)
         for inbox in self._inboxes:
             await inbox.drain()
 

@@ -25,6 +25,7 @@ __all__ = ["DataPath"]
 
 Receive = Callable[[Message], None]
 _HIGH_WATER = 1 << 20  # bytes in the socket's buffer from which publishers wait
+_CLOSE_S = 1.0
 _MESSAGE, _HEADERS = ord("M"), ord("H")
 
 
@@ -97,9 +98,10 @@ class DataPath(Transport):
         return await self._opened().readline()
 
     async def wait_closed(self) -> None:
-        """Wait until the socket is closed."""
+        """Wait until the socket is closed; a peer that takes nothing any more is not waited for."""
         if self._socket is not None:
-            await self._socket.closed
+            await asyncio.wait({self._socket.closed}, timeout=_CLOSE_S)
+            self._socket.transport.abort()
 
     def close(self) -> None:
         """Send what is buffered and close."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -11,11 +11,56 @@ import pytest_asyncio
 from .events import Events
 from .servers import running_nats
 from .services import ServiceFactory
+from .simulations import ARGUMENT, MARKER, seeds_of, simulated
 
 if TYPE_CHECKING:
     from cliffracer_nats.embedded import EmbeddedNats
 
     from cliffracer_core import ClientProxy
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the options that choose the seeds of simulations."""
+    group = parser.getgroup("cliffracer")
+    group.addoption("--simulation-seed", type=int, metavar="N", help="run each simulation with this seed alone")
+    group.addoption("--simulation-seeds", type=int, metavar="N", help="run each simulation with the seeds 0 to N - 1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker."""
+    config.addinivalue_line(
+        "markers",
+        "simulation(seeds=20, faults=Faults(), limit_s=604800): run 'async def test(simulation)' under virtual time, "
+        "once for each seed, with services on a simulated broker",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Make one item for each seed of a marked test."""
+    if metafunc.definition.get_closest_marker(MARKER) is not None and ARGUMENT in metafunc.fixturenames:
+        seeds = seeds_of(metafunc.definition, metafunc.config)
+        metafunc.parametrize(ARGUMENT, seeds, indirect=True, ids=[f"seed{seed}" for seed in seeds])
+
+
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
+    """Take marked tests before pytest-asyncio, whose wrapper is around this one, sees coroutine functions."""
+    collected = yield
+    return simulated(collected) if isinstance(collected, list) else collected
+
+
+@pytest.fixture
+def simulation(request: pytest.FixtureRequest) -> int:
+    """The world of a test marked `simulation`: services that can be killed, faults, a clock; see docs/simulation.md.
+
+    Example:
+        @pytest.mark.simulation(seeds=50, faults=Faults(drop=0.05))
+        async def test_nothing_is_lost(simulation: Simulation) -> None:
+            users = await simulation.start(Users)
+    """
+    if not hasattr(request, "param"):
+        pytest.fail("fixture 'simulation' is for tests marked @pytest.mark.simulation", pytrace=False)
+    return int(request.param)  # the seed; `SimulatedTest` makes the simulation of it
 
 
 @pytest.fixture(scope="session")
