@@ -53,6 +53,7 @@ def name() -> str:
     return f"shop_{create_correlation_id()[:8]}"
 
 
+@pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")  # nats.micro's own call
 async def test_nats_micro_service_answers_when_ours_calls_it(nats_url: str, name: str) -> None:
     """A service of nats.micro on `rpc.<service>.<method>` is called like one of ours, its errors included."""
     connection = await nats.connect(nats_url)
