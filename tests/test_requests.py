@@ -34,7 +34,7 @@ from cliffracer_core import (
 )
 from cliffracer_core.caller import Caller
 from cliffracer_core.messages import JSON, MSGPACK, Message
-from cliffracer_core.requests import cancel_subject
+from cliffracer_core.requests import cancel_subject, on_cancel
 from cliffracer_core.testing import Collector, eventually
 
 MIB = 1024 * 1024
@@ -467,6 +467,39 @@ async def test_handler_is_cancelled_when_its_caller_gives_up(transport_url: str,
         with pytest.raises(asyncio.CancelledError):
             await call
         assert await caller.call(f"{name}-back", "ping") == "pong"
+
+
+async def test_call_never_runs_when_its_caller_gives_up_in_the_queue(
+    transport_url: str, caller: Caller, name: str
+) -> None:
+    """A request whose caller gave up while it waited for a slot costs no work; the next one runs."""
+    service, release, ran = service_for(name, transport_url, concurrency=1), asyncio.Event(), list[int]()
+
+    @service.rpc
+    async def work(number: int) -> int:
+        ran.append(number)
+        await release.wait()
+        return number
+
+    async with service:
+        calls = [asyncio.create_task(caller.call(name, "work", {"number": each}, timeout=60)) for each in range(3)]
+        gate = service.runtime.handlers["work"].gate
+        await eventually(lambda: len(gate.waiting) == 2)
+        calls[1].cancel()
+        await eventually(lambda: service.runtime.scope.given_up)
+        release.set()
+        assert (await calls[0], await calls[2]) == (0, 2)
+    assert ran == [0, 2]
+
+
+async def test_tokens_do_not_pile_up_when_many_callers_give_up(name: str) -> None:
+    """A service that hears of many calls it never had remembers a bounded number of them."""
+    async with service_for(name, "memory://") as service:
+        scope = service.runtime.scope
+        for number in range(5000):
+            on_cancel(scope, Message(f"rpc.{name}.$cancel", f"_INBOX.{number}".encode()))
+        assert len(scope.given_up) < 5000
+        assert "_INBOX.4999" in scope.given_up
 
 
 async def test_only_that_call_is_cancelled_when_one_caller_gives_up(

@@ -24,7 +24,7 @@ def seeds_of(definition: pytest.Function | pytest.Item, config: pytest.Config) -
     """Return the seeds that a marked test is to run with.
 
     Raises:
-        UsageError: the marker has arguments of another form.
+        CollectError: the marker has arguments of another form.
     """
     one = config.getoption("simulation_seed")
     if one is not None:
@@ -38,7 +38,7 @@ def seeds_of(definition: pytest.Function | pytest.Item, config: pytest.Config) -
         given = list(seeds)
         if given and all(isinstance(each, int) for each in given):
             return given
-    raise pytest.UsageError(
+    raise pytest.Collector.CollectError(
         f"{definition.nodeid}: simulation(seeds={seeds!r}) is neither a number above 0 nor a list of integers"
     )
 
@@ -60,10 +60,12 @@ class SimulatedTest(pytest.Function):
         """Make one of a collected function.
 
         Raises:
-            UsageError: it is no coroutine function, or does not take the simulation.
+            CollectError: it is no coroutine function, or does not take the simulation.
         """
         if not inspect.iscoroutinefunction(function.obj) or ARGUMENT not in function.fixturenames:
-            raise pytest.UsageError(f"{function.nodeid}: write a simulation as 'async def {function.name}(simulation)'")
+            raise pytest.Collector.CollectError(
+                f"{function.nodeid}: write a simulation as 'async def {function.originalname}(simulation)'"
+            )
         made: SimulatedTest = cls.from_parent(
             function.parent,
             name=function.name,
@@ -101,12 +103,12 @@ def _simulate(test: Callable[[Simulation], Any], seed: int, options: Mapping[str
 
 
 def _options(node: pytest.Item) -> dict[str, Any]:
-    """Merge the arguments of a test's markers, the closest last. Raises UsageError for what is not known."""
+    """Merge the arguments of a test's markers, the closest last. Raises CollectError for what is not known."""
     options: dict[str, Any] = {}
     for marker in reversed(list(node.iter_markers(MARKER))):
         unknown = sorted(set(marker.kwargs) - {"seeds", "faults", "limit_s"})
         if unknown or marker.args:
-            raise pytest.UsageError(
+            raise pytest.Collector.CollectError(
                 f"{node.nodeid}: marker 'simulation' takes seeds=, faults= and limit_s=, not {unknown or marker.args!r}"
             )
         options |= marker.kwargs
