@@ -16,7 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from typing import Any
 
 from .context import MessageContext, create_correlation_id, enter_call, leave_calls
@@ -25,6 +25,7 @@ from .handlers import Declaration, ErrorHandler, Recovery, RpcOptions
 from .interfaces import Call, Middleware, Resolver
 from .limits import Deadlines, Gate, Run
 from .messages import codec_for
+from .threads import Threads
 from .validation import Arguments
 
 __all__ = ["FATAL", "Handler", "Scope", "compile_handler", "sort_layers"]
@@ -103,7 +104,7 @@ class Handler:
         layers: Sequence[Middleware],
         gate: Gate,
         scope: Scope,
-        pool: ThreadPoolExecutor | None,
+        pool: Threads | None,
     ) -> None:
         self.declaration = declaration
         self.arguments = arguments
@@ -127,7 +128,7 @@ class Handler:
     def close(self) -> None:
         """Let the threads of a synchronous handler end; waits for none."""
         if self.pool is not None:
-            self.pool.shutdown(wait=False, cancel_futures=True)
+            self.pool.close()
 
     async def run(self, context: MessageContext, key: object, run: Run) -> object:
         """Run the chain on the current task until the context's deadline; `key` finds the run meanwhile."""
@@ -274,7 +275,7 @@ def compile_handler(
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
         raise ConfigurationError(f"handler {declaration.where!r} is a generator; return a list instead")
     if not inspect.iscoroutinefunction(function):
-        pool = ThreadPoolExecutor(limit, thread_name_prefix=declaration.where)
+        pool = Threads(limit, declaration.where)
         function = _in_thread(function, pool, gate)
     ordered = sort_layers(layers)
     observers = sum(layer.stage == "observe" for layer in ordered)
@@ -345,7 +346,7 @@ def _recover(next: Call, recoveries: Sequence[Recovery], errors: ErrorHandler) -
     return call
 
 
-def _in_thread(function: Callable[..., Any], pool: ThreadPoolExecutor, gate: Gate) -> Callable[..., Any]:
+def _in_thread(function: Callable[..., Any], pool: Threads, gate: Gate) -> Callable[..., Any]:
     """Run a synchronous handler in its pool; its slot stays taken until the thread has ended."""
 
     def run(arguments: dict[str, Any]) -> object:
