@@ -94,7 +94,11 @@ class DataPath(Transport):
         return await self._opened().read()
 
     async def readline(self) -> bytes:
-        """Return one line that arrived for nats-py; empty at the end."""
+        """Return one line that arrived for nats-py.
+
+        Raises:
+            OSError: the connection ended before; nats-py would take an empty line for a good answer.
+        """
         return await self._opened().readline()
 
     async def wait_closed(self) -> None:
@@ -130,6 +134,7 @@ class _Socket(asyncio.Protocol):
         self._missing = 0
         self._control = bytearray()  # for nats-py
         self._ended = False
+        self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._out: list[bytes] = []
         self._scheduled = False
@@ -203,6 +208,8 @@ class _Socket(asyncio.Protocol):
     async def readline(self) -> bytes:
         """See `DataPath.readline`."""
         await self._wait_for(lambda: b"\n" in self._control)
+        if not self._control:
+            raise self._error or ConnectionResetError("the server closed the connection")
         length = self._control.find(b"\n") + 1 or len(self._control)
         line = bytes(self._control[:length])
         del self._control[:length]
@@ -223,6 +230,7 @@ class _Socket(asyncio.Protocol):
         self._end()
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._error = error
         self._end()
         self._out.clear()
         self.resume_writing()
