@@ -6,6 +6,8 @@ A transport's own test module needs no more than this:
         async def make_transport(self) -> Transport:
             return MyTransport("my://localhost")
 
+`simulate` runs a test of services under virtual time with seeded faults.
+
 Needs the extra `cliffracer-core[testing]`.
 """
 
@@ -16,8 +18,23 @@ pytest.register_assert_rewrite(
     *(f"{__name__}.{name}" for name in ("durable", "lifecycle", "messaging", "requests", "store", "streams", "suite"))
 )
 
+from .injector import Event, Faults  # noqa: E402
+from .simulation import Simulation, simulate  # noqa: E402
 from .store import StoreContract  # noqa: E402
 from .transport import TransportContract  # noqa: E402
+from .virtual_time import Deadlock, TimeLimit  # noqa: E402
 from .waiting import Collector, eventually, unique  # noqa: E402
 
-__all__ = ["Collector", "StoreContract", "TransportContract", "eventually", "unique"]
+__all__ = [
+    "Collector",
+    "Deadlock",
+    "Event",
+    "Faults",
+    "Simulation",
+    "StoreContract",
+    "TimeLimit",
+    "TransportContract",
+    "eventually",
+    "simulate",
+    "unique",
+]

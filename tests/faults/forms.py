@@ -1,0 +1,28 @@
+"""How much each test does: reduced, or in full with `CLIFFRACER_FAULTS=full`."""
+
+from __future__ import annotations
+
+import msgspec
+
+__all__ = ["FORMS", "Form"]
+
+
+class Form(msgspec.Struct, frozen=True, kw_only=True):
+    """The counts of one form; README.md has them as a table."""
+
+    calls: int
+    """That are over before a replica is killed or a server restarted, and again after it."""
+    terminations: int
+    """SIGTERMs to a replica under load."""
+    restarts: int
+    """Of the NATS server; every second one is a `kill -9`."""
+    cluster_events: int
+    """That flow while the leader of their stream is killed."""
+    cancellations: int
+    """Of each kind, over each transport."""
+
+
+FORMS = {
+    "reduced": Form(calls=1_000, terminations=3, restarts=2, cluster_events=1_000, cancellations=10),
+    "full": Form(calls=10_000, terminations=20, restarts=10, cluster_events=10_000, cancellations=200),
+}

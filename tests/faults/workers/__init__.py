@@ -1,0 +1,1 @@
+"""Services as their users write them, each a process of its own: `python -m faults.workers.shop`."""
