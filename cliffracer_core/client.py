@@ -15,7 +15,7 @@ from .caller import Caller
 from .config import ServiceConfig
 from .context import MessageContext
 from .errors import ConnectionError, describe
-from .handlers import RpcOptions, marks_of
+from .handlers import RpcOptions, marks_of, snake_case
 from .subjects import validate_subject
 from .validation import Arguments
 
@@ -138,7 +138,7 @@ class TypedClient:
         self._service = service
         self._caller = caller
         self._timeout = timeout
-        self._name = str(getattr(service, "name", None) or service.__name__.lower())
+        self._name = str(getattr(service, "name", None) or snake_case(service.__name__))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         function = getattr(self._service, name, None)
@@ -160,11 +160,19 @@ def _typed_method(
         where, method, whole_body=options.pattern is not None, injectables=(MessageContext,), checked=False
     )
     subject = f"rpc.{options.pattern or where}"
+    known = frozenset(signature.parameters)
+    ordered = [each.name for each in signature.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
 
     async def call(*positional: Any, **named: Any) -> Any:
-        payload = arguments.pack(signature.bind_partial(*positional, **named).arguments)
+        given = dict(zip(ordered, positional, strict=False))
+        if len(given) < len(positional) or not given.keys().isdisjoint(named) or not known.issuperset(named):
+            signature.bind_partial(*positional, **named)  # raises the TypeError that says what is wrong
         return await proxy._caller.request(
-            subject, payload, returns=arguments.returns, timeout=proxy._timeout, transport=options.transport
+            subject,
+            arguments.pack(given | named),
+            returns=arguments.returns,
+            timeout=proxy._timeout,
+            transport=options.transport,
         )
 
     return functools.wraps(function)(call)

@@ -5,6 +5,7 @@ A decorator returns the function unchanged: methods stay callable in unit tests.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Any, TypedDict, TypeVar, Unpack, overload
 
@@ -15,7 +16,8 @@ from .subjects import validate_pattern, validate_token
 
 __all__ = ["Controller", "Declaration", "ErrorHandler", "EventOptions", "EventPattern", "Injectable", "Mark"]
 __all__ += ["MessagePattern", "Recovery", "RpcOptions", "broadcast", "collect", "error_handler", "event"]
-__all__ += ["handle_errors", "inject", "is_controller", "is_injectable", "mark", "marks_of", "rpc", "validated_rpc"]
+__all__ += ["handle_errors", "inject", "is_controller", "is_injectable", "mark", "marks_of", "rpc", "snake_case"]
+__all__ += ["validated_rpc"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 C = TypeVar("C", bound=type)
@@ -280,6 +282,11 @@ def Controller() -> Callable[[C], C]:
         return cls
 
     return decorate
+
+
+def snake_case(name: str) -> str:
+    """Turn a class's name into the name of a service or an argument: `UserService` into `user_service`."""
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
 def is_injectable(cls: object) -> bool:

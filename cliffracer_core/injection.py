@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import inspect
-import re
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from .errors import ConfigurationError
-from .handlers import Wanted, is_injectable
+from .handlers import Wanted, is_injectable, snake_case
 
 __all__ = ["Builder"]
 
@@ -23,7 +22,7 @@ class Builder:
     """
 
     def __init__(self, injectables: Iterable[type], replaced: Mapping[Any, object]) -> None:
-        self._by_name = {_snake(each.__name__): each for each in injectables}
+        self._by_name = {snake_case(each.__name__): each for each in injectables}
         self._replaced = replaced
         self._building: list[type] = []
         self.built: dict[type, object] = {}
@@ -34,7 +33,7 @@ class Builder:
         Raises:
             ConfigurationError: a parameter names nothing known, or two classes need each other.
         """
-        for key in (cls, _snake(cls.__name__)):
+        for key in (cls, snake_case(cls.__name__)):
             if key in self._replaced:
                 return self._replaced[key]
         if cls in self.built:
@@ -80,7 +79,3 @@ class Builder:
                 f"annotate it with an @Injectable() class, or list that class in the service's 'injectables'"
             )
         return self.build(target)
-
-
-def _snake(name: str) -> str:
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()

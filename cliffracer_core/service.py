@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, Self, TypeVar, Unpack, overload
 
@@ -11,7 +10,7 @@ from . import handlers
 from .caller import Caller
 from .config import ServiceConfig
 from .errors import CliffracerError, ConfigurationError, ConnectionError, StartupError, describe
-from .handlers import ErrorHandler, EventArguments, marks_of
+from .handlers import ErrorHandler, EventArguments, marks_of, snake_case
 from .interfaces import ServiceInfo, Store
 from .plugins import Plugins
 from .process import run_until_signal
@@ -53,7 +52,7 @@ class CliffracerService:
         replace: Mapping[Any, object] | None = None,
     ) -> None:
         cls = type(self)
-        name = cls.name or re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", cls.__name__).lower()
+        name = cls.name or snake_case(cls.__name__)
         self.config = config or ServiceConfig(name)
         self.name = self.config.name
         self.errors = ErrorHandler()

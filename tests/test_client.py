@@ -121,14 +121,15 @@ async def test_error_has_its_class_when_a_typed_client_calls(transport_url: str,
 
 
 async def test_name_is_the_class_when_a_typed_client_has_no_other(caller: Caller, transport_url: str) -> None:
-    """A service class without a `name` is called under its own, in lower case."""
+    """A service class without a `name` runs, and is called, under its own in snake case."""
 
-    class Nobody(CliffracerService):
+    class NobodyHere(CliffracerService):
         @rpc
         async def find(self) -> None: ...
 
-    with pytest.raises(NoHandler, match="rpc.nobody.find"):
-        await client(Nobody, caller).find()
+    assert NobodyHere().name == "nobody_here"
+    with pytest.raises(NoHandler, match="rpc.nobody_here.find"):
+        await client(NobodyHere, caller).find()
 
 
 async def test_typed_client_works_when_its_service_was_restarted(transport_url: str, name: str) -> None:
