@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import random
@@ -174,6 +175,8 @@ def test_dead_letters_and_dates_follow_the_virtual_clock() -> None:
 def test_synchronous_handler_runs_in_line() -> None:
     """A synchronous handler runs without a thread, and what it sleeps is virtual time."""
 
+    before_it = threading.active_count()
+
     async def run(simulation: Simulation) -> tuple[float, float, int]:
         await simulation.start(Greeter)
         async with ClientProxy("memory://") as proxy:
@@ -183,7 +186,7 @@ def test_synchronous_handler_runs_in_line() -> None:
 
     slept, now, threads = simulate(run)
     assert slept == now == pytest.approx(20.0)
-    assert threads == threading.active_count()
+    assert threads == before_it
 
 
 def test_deadlock_names_the_task_that_waits() -> None:
@@ -265,6 +268,60 @@ def test_faults_are_refused_when_they_make_no_sense(values: dict[str, object]) -
     """A probability outside 0 to 1, or a span that is none, is an error that names it."""
     with pytest.raises(ConfigurationError, match=next(iter(values))):
         Faults(**values)  # type: ignore[arg-type]  # that is the test
+
+
+def test_tasks_are_cancelled_in_the_same_order() -> None:
+    """A TaskGroup keeps its tasks in a set; addresses do not decide which of them is cancelled first."""
+
+    async def run(simulation: Simulation) -> list[int]:
+        order: list[int] = []
+
+        async def wait(number: int) -> None:
+            try:
+                await asyncio.sleep(10)
+            finally:
+                order.append(number)
+
+        async def fail() -> None:
+            await asyncio.sleep(1)
+            raise LookupError
+
+        with contextlib.suppress(BaseExceptionGroup):
+            async with asyncio.TaskGroup() as group:
+                for number in range(50):
+                    hold.append([bytearray(simulation.random.randrange(500)) for _ in range(number % 7)])
+                    group.create_task(wait(number))
+                group.create_task(fail())
+        return order
+
+    hold: list[object] = []
+    first = simulate(run)
+    assert len(first) == 50
+    for seed in range(5):
+        assert simulate(run, seed=seed) == first
+
+
+def test_events_outlive_the_service_that_published_them() -> None:
+    """What a killed service published is delivered again after its ack wait: the broker's timers are its own."""
+
+    async def run(simulation: Simulation) -> None:
+        class Announcer(CliffracerService):
+            @rpc
+            async def announce(self) -> None:
+                simulation.faults = Faults(drop=1.0)
+                await self.publish("order.made", {"number": 1})
+                simulation.faults = Faults()
+
+        done: list[int] = []
+        await simulation.start(Orders(done))
+        announcer = await simulation.start(Announcer)
+        async with ClientProxy("memory://") as proxy:
+            await proxy.send("announcer.announce")
+        assert count(simulation, "drop") == 1
+        simulation.crash(announcer)
+        await simulation.until(lambda: done == [1], 60)
+
+    simulate(run)
 
 
 def test_killed_service_runs_nothing_more() -> None:
