@@ -13,7 +13,7 @@ import functools
 import logging
 import random
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 
 from .context import MessageContext, create_correlation_id
 from .dispatch import FATAL, Handler, stopped
@@ -240,9 +240,9 @@ class DurableEndpoint:
         else:
             await self._settle(work, delivery.ack())
 
-    async def _settle(self, work: _Work, settling: object) -> None:
+    async def _settle(self, work: _Work, settling: Awaitable[None]) -> None:
         try:
-            await settling  # type: ignore[misc]  # the coroutine of ack or nak
+            await settling
         except CliffracerError as error:
             logger.warning("%s: %s; the event will come again", self.handler.name, describe(error))
 

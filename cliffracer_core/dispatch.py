@@ -54,7 +54,6 @@ class Scope:
         self.gates: list[Gate] = []
         self.closing = False
         """The grace time is over: what still waits for a slot is refused, not run."""
-        self._tasks: set[asyncio.Task[object]] = set()
         self._clean = contextvars.copy_context()
         self._clean.run(leave_calls)
 
