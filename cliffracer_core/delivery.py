@@ -29,7 +29,7 @@ __all__ = ["DEAD", "DurableEndpoint", "EventEndpoint", "Redriver", "dead_letter"
 logger = logging.getLogger("cliffracer")
 
 DEAD = "X-Dead-Letter-"
-"""Prefix of the headers that say why: Cause, Attempts, Handler, Subject, Failed-At (ISO 8601)."""
+"""Prefix of the headers that say why: Cause, Attempts, Handler, Subject, Failed-At and First-Failed-At (ISO 8601)."""
 PUBLISH_TIMEOUT_S = 5.0
 _NO_HEADERS: dict[str, str] = {}
 
@@ -55,6 +55,7 @@ async def dead_letter(
     headers[DEAD + "Handler"] = name
     headers[DEAD + "Subject"] = _original_subject(message)
     headers[DEAD + "Failed-At"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    headers[DEAD + "First-Failed-At"] = _first_failure(message) or headers[DEAD + "Failed-At"]
     await transport.publish_durable(
         Message(f"dlq.{service}.{name}", message.body, headers),
         stream=dlq_stream(service),
@@ -104,6 +105,14 @@ def _original_subject(message: Message) -> str:
     if message.subject.startswith("redrive."):
         return (message.headers or _NO_HEADERS).get(DEAD + "Subject", message.subject)
     return message.subject
+
+
+def _first_failure(message: Message) -> str | None:
+    """Return when a redriven message was a dead letter for the first time; None for any other, whatever it says."""
+    if not message.subject.startswith("redrive."):
+        return None
+    headers = message.headers or _NO_HEADERS
+    return headers.get(DEAD + "First-Failed-At") or headers.get(DEAD + "Failed-At")
 
 
 def _header_text(text: str) -> str:

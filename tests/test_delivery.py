@@ -467,9 +467,9 @@ async def test_redrive_reaches_the_failed_handler_alone_when_two_had_the_event(
 
 
 async def test_event_is_a_dead_letter_again_when_its_redrive_fails(
-    transport_url: str, caller: Caller, store: DurableTransport, name: str
+    transport_url: str, caller: Caller, store: DurableTransport, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A redriven event that fails again is dead-lettered again, under its first id and subject."""
+    """A redriven event that fails again is dead-lettered again, under its first id, subject and time of failure."""
     service = service_for(name, transport_url)
 
     @service.event(f"{name}.made", durable=True, retries=0)
@@ -482,9 +482,12 @@ async def test_event_is_a_dead_letter_again_when_its_redrive_fails(
     async with service:
         await caller.publish(f"{name}.made", Order(1), durable=True, message_id=f"{name}-1")
         (first,) = await eventually(letters)
+        assert why(first, "First-Failed-At") == why(first, "Failed-At")
+        monkeypatch.setattr(time, "strftime", lambda *_: "2100-01-01T00:00:00Z")
         await redrive(store, name, first.sequence)
         (second,) = await eventually(letters)
     assert second.sequence > first.sequence
+    assert why(second, "First-Failed-At") == why(first, "Failed-At") < why(second, "Failed-At")
     assert (second.message.headers or {})["X-Original-Message-ID"] == f"{name}-1"
     assert why(second, "Subject") == f"{name}.made"
 

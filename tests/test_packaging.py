@@ -116,6 +116,29 @@ def test_kernel_serves_over_nats_when_the_plugin_is_installed(dist: Path, tmp_pa
     assert "called over" in run(python, "-c", CORE_AND_NATS, nats_url)
 
 
+def test_new_project_passes_its_tests_and_checks_when_it_is_installed(dist: Path, tmp_path: Path) -> None:
+    """The wheel of the command line holds the templates; `uv sync`, pytest and mypy are content with what they make."""
+    python = environment(tmp_path / "venv", wheel(dist, "cliffracer-core"), wheel(dist, "cliffracer-cli"))
+    project = tmp_path / "user-accounts"
+    run(python, "-m", "cliffracer_cli", "new", project)
+    options = (
+        "--quiet",
+        "--project",
+        project,
+        "--directory",
+        project,
+        "--find-links",
+        dist,
+        "--python",
+        sys.executable,
+    )
+    run(find_uv_bin(), "sync", *options)
+    assert "2 passed" in run(find_uv_bin(), "run", *options, "pytest")
+    assert "no issues found" in run(find_uv_bin(), "run", *options, "mypy")
+    target = "user_accounts:UserAccounts.add"
+    assert "user-accounts.add" in run(find_uv_bin(), "run", *options, "cliffracer", "explain", target)
+
+
 def test_all_distributions_share_one_version_and_require_that_of_the_kernel() -> None:
     """A plugin of 0.N takes the kernel of 0.N and no other."""
     versions = {name: project(folder)["version"] for name, folder in PROJECTS.items()}

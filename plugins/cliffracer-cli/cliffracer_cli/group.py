@@ -17,7 +17,20 @@ from .state import State
 
 __all__ = ["BUILTIN", "make_cli"]
 
-BUILTIN = ("run", "dev", "call", "publish", "services", "explain", "plugins", "version")
+BUILTIN = (
+    "new",
+    "run",
+    "dev",
+    "call",
+    "publish",
+    "services",
+    "dlq",
+    "client",
+    "contract",
+    "explain",
+    "plugins",
+    "version",
+)
 _HIDDEN = ("_worker",)
 _WITHOUT_PLUGINS = ("plugins", "version", *_HIDDEN)
 """Commands that work where a plugin is broken."""

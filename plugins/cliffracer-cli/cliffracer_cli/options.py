@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from cliffracer_core.errors import InvalidSubject
-from cliffracer_core.subjects import validate_subject
+from cliffracer_core.subjects import validate_subject, validate_token
 
 from .logs import LEVELS
 from .state import State
@@ -18,6 +18,7 @@ from .state import State
 __all__ = [
     "header_option",
     "json_option",
+    "service_name",
     "serving_options",
     "settings_options",
     "timeout_option",
@@ -64,6 +65,14 @@ def subject(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
     """Check a subject without wildcards; a click callback."""
     try:
         return validate_subject(value)
+    except InvalidSubject as error:
+        raise click.BadParameter(str(error), ctx, parameter) from None
+
+
+def service_name(ctx: click.Context, parameter: click.Parameter, value: str) -> str:
+    """Check a service's name; a click callback."""
+    try:
+        return validate_token(value, "service")
     except InvalidSubject as error:
         raise click.BadParameter(str(error), ctx, parameter) from None
 

@@ -28,7 +28,9 @@ def test_help_of_a_command_has_examples_and_exit_codes(name: str, capsys: pytest
     assert name == "version" or "Exit codes" in text
     command = make_cli().get_command(click.Context(make_cli()), name)
     assert command is not None
-    known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+    parts = [command, *(command.commands.values() if isinstance(command, click.Group) else ())]
+    parameters = [parameter for each in parts for parameter in each.params]
+    known = {option for parameter in parameters for option in (*parameter.opts, *parameter.secondary_opts)}
     for line in text.split("Options:")[0].splitlines():
         if line.strip().startswith(f"cliffracer {name} "):
             assert {word for word in line.split() if word.startswith("--")} <= known, line

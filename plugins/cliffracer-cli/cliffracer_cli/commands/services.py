@@ -11,10 +11,10 @@ import click
 
 from cliffracer_cli.calling import with_client
 from cliffracer_cli.census import EndpointRow, ServiceRow, take_census
+from cliffracer_cli.contracts import require_discovery
 from cliffracer_cli.options import json_option, timeout_option, transport_option
 from cliffracer_cli.output import console, make_table, print_json
 from cliffracer_core.client import ClientProxy
-from cliffracer_core.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -68,7 +68,7 @@ def command(
     as_json: bool,
 ) -> None:
     """List services."""
-    _require_discovery()
+    require_discovery()
     waiting_s = timeout_s or 0.5
 
     async def look(client: ClientProxy) -> None:
@@ -88,15 +88,6 @@ def command(
                 live.update(_table(rows, endpoints), refresh=True)
 
     with_client(transport, look_live if watch and not as_json and sys.stdout.isatty() else look)
-
-
-def _require_discovery() -> None:
-    try:
-        import cliffracer_discovery  # noqa: F401
-    except ModuleNotFoundError as error:
-        if error.name != "cliffracer_discovery":
-            raise
-        raise ConfigurationError("cliffracer-discovery is not installed; pip install cliffracer-discovery") from None
 
 
 async def _looks(
