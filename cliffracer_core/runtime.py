@@ -247,8 +247,9 @@ class Runtime:
     async def _begin_handlers(self) -> None:
         kernel = self.settings.kernel
         self.listening = Listening(
-            self.scope, self.transports, self._sinks, queue_size=kernel.queue_size, event_buffer=kernel.event_buffer
-        )
+            self.scope, self.transports, self._sinks, queue_size=kernel.queue_size, event_buffer=kernel.event_buffer,
+            instance=self.info.id,
+        )  # fmt: skip
         await self.listening.start(self.handlers.values())
 
     async def _end_handlers(self) -> None:
