@@ -234,7 +234,7 @@ class Runtime:
             service=self.info,
             declarations=[handler.declaration for handler in self.handlers.values()],
             signatures={
-                name: Signature(handler.arguments.schema_type, handler.arguments.returns)
+                name: Signature(handler.arguments.schema_type, handler.arguments.returns, handler.streams)
                 for name, handler in self.handlers.items()
             },
             transports=self.transports,

@@ -85,6 +85,8 @@ class Inbound:
             return None
         await self._grant()
         message = await self._take()
+        while self._is_repeated(message):
+            message = await self._take()
         if is_error(message):
             self._ended = True
             return message
@@ -107,6 +109,10 @@ class Inbound:
                 ) from None
             if message.reply_to == self._control:  # else of an attempt before this one, made by a layer that retries
                 return message
+
+    def _is_repeated(self, message: Message) -> bool:
+        number = (message.headers or {}).get(STREAM_SEQ, "")
+        return number.isdigit() and int(number[:18]) <= self._taken
 
     def _expect(self, number: str | None, wanted: int) -> None:
         if number != str(wanted):

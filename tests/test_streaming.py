@@ -329,6 +329,16 @@ async def test_generator_is_closed_when_its_consumer_died(
     assert "its consumer was not heard of" in caplog.text
 
 
+async def test_generator_is_closed_at_once_when_the_server_knows_its_consumer_is_gone(nats_url: str, name: str) -> None:
+    """Where NATS says that nobody hears the items, the producer does not wait for the gap to end."""
+    source = Source(name, nats_url)
+    async with source, ClientProxy(nats_url) as proxy:
+        nobody = {"Stream-To": f"{name}.nobody", "Stream-Window": "1", "Stream-Gap-Ms": "200000"}
+        await proxy.caller.transport().request(Message(f"rpc.{name}.count", b"{}", nobody), 10)
+        await source.ended()
+    assert source.made == 1
+
+
 async def test_wire_is_as_documented_when_another_client_consumes(source: Source, raw: Transport, name: str) -> None:
     """Credits are totals on the control subject; items are numbered; the end says how many there were."""
     seen = Collector[Message]()
@@ -366,6 +376,7 @@ async def test_lost_item_is_an_error_when_numbers_do_not_follow(raw: Transport, 
             await raw.publish(Message(cast(str, request.reply_to), body))
             await raw.publish(Message(to, b"1", {"Stream-Seq": "1"}, "an.other.attempt"))  # not of this stream
             await raw.publish(Message(to, b"1", {"Stream-Seq": "1"}, control))
+            await raw.publish(Message(to, b"1", {"Stream-Seq": "1"}, control))  # twice: taken once
             await raw.publish(Message(to, b"", last, control))
 
         subscription = await raw.subscribe(
