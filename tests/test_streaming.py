@@ -62,11 +62,13 @@ class Source(CliffracerService):
         super().__init__(ServiceConfig(name, transport=url, **values))
         self.made = 0
         self.closed = asyncio.Event()
+        self.closed_in_its_task = True
         self.proceed = asyncio.Event()
         self.proceed.set()
 
     @rpc
     async def count(self, n: int = 1_000_000, fail_after: int = -1) -> AsyncIterator[Row]:
+        task = asyncio.current_task()
         try:
             for number in range(n):
                 if number == fail_after:
@@ -76,6 +78,7 @@ class Source(CliffracerService):
                 yield Row(number)
         finally:
             await asyncio.sleep(0)
+            self.closed_in_its_task &= asyncio.current_task() is task
             self.closed.set()
 
     @rpc
@@ -94,6 +97,7 @@ class Source(CliffracerService):
             await self.closed.wait()
         await eventually(lambda: self.streams == 0 and self.runtime.scope.idle)
         assert not self.runtime.scope.runs
+        assert self.closed_in_its_task
 
 
 @pytest.fixture
@@ -344,14 +348,46 @@ async def test_wire_is_as_documented_when_another_client_consumes(source: Source
     seen = Collector[Message]()
     control = json.loads((await open_stream(raw, name, seen, Stream_Gap_Ms="10000")).body)["control"]
     await seen.at_least(2)
-    await raw.publish(Message(control, b"3"))
-    items = await seen.at_least(3)
+    await raw.publish(Message(control, b"4"))
     await raw.publish(Message(control, b"1"))  # late: takes nothing back
-    assert [dict(each.headers or {}) for each in items] == [{"Stream-Seq": str(n)} for n in (1, 2, 3)]
+    items = await seen.at_least(4)
+    assert [dict(each.headers or {}) for each in items] == [{"Stream-Seq": str(n)} for n in (1, 2, 3, 4)]
     assert {each.reply_to for each in items} == {control}
     await raw.publish(Message(control, b"stop"))
     await source.ended()
-    assert source.made == 3
+    assert source.made == 4
+
+
+async def test_error_is_sent_when_the_producer_itself_sees_the_gap(source: Source, raw: Transport, name: str) -> None:
+    """The producer keeps to the gap by its own clock, whatever the consumer does, and says so."""
+    seen = Collector[Message]()
+    source.proceed.clear()
+    control = json.loads((await open_stream(raw, name, seen, Stream_Gap_Ms="300")).body)["control"]
+
+    async def refused() -> bool:
+        await raw.publish(Message(control, b"2"))  # alive
+        return bool(seen.items)
+
+    await eventually(refused)
+    body = json.loads(seen.items[0].body)
+    assert (body["type"], body["message"]) == (
+        "deadline_exceeded",
+        f"{name}.count gave no item within 0.3 s and was cancelled",
+    )
+    await source.ended()
+
+
+async def test_stream_goes_on_when_the_time_of_its_request_is_over(source: Source, raw: Transport, name: str) -> None:
+    """`Timeout-Ms` holds until the reply; after that the gap alone counts."""
+    seen = Collector[Message]()
+    reply = await open_stream(raw, name, seen, Stream_Gap_Ms="10000", Timeout_Ms="150")
+    await seen.at_least(2)
+    await asyncio.wait([asyncio.ensure_future(source.closed.wait())], timeout=0.4)
+    await raw.publish(Message(json.loads(reply.body)["control"], b"3"))
+    await seen.at_least(3)
+    assert seen.items[2].body == b'{"number":2}'
+    await raw.publish(Message(json.loads(reply.body)["control"], b"stop"))
+    await source.ended()
 
 
 @pytest.mark.parametrize("header", ["Stream-Window", "Stream-Gap-Ms"])
@@ -367,16 +403,17 @@ async def test_request_is_refused_when_a_stream_header_is_wrong(
 
 async def test_lost_item_is_an_error_when_numbers_do_not_follow(raw: Transport, caller: Caller, name: str) -> None:
     """A consumer never skips an item in silence, nor one that was the last."""
-    for headers in ({"Stream-Seq": "3"}, {"Stream-End": "2"}):
+    for headers in ({"Stream-Seq": "4"}, {"Stream-End": "3"}):
         control, sending = f"{name}.control", list[asyncio.Task[None]]()
 
         async def answer(request: Message, last: dict[str, str] = headers, control: str = control) -> None:
             to = (request.headers or {})["Stream-To"]
             body = msgspec.json.encode({"type": "stream", "control": control, "gap_ms": 1000})
             await raw.publish(Message(cast(str, request.reply_to), body))
-            await raw.publish(Message(to, b"1", {"Stream-Seq": "1"}, "an.other.attempt"))  # not of this stream
+            await raw.publish(Message(to, b"9", {"Stream-Seq": "1"}, "an.other.attempt"))  # not of this stream
             await raw.publish(Message(to, b"1", {"Stream-Seq": "1"}, control))
             await raw.publish(Message(to, b"1", {"Stream-Seq": "1"}, control))  # twice: taken once
+            await raw.publish(Message(to, b"2", {"Stream-Seq": "2"}, control))
             await raw.publish(Message(to, b"", last, control))
 
         subscription = await raw.subscribe(
@@ -384,7 +421,7 @@ async def test_lost_item_is_an_error_when_numbers_do_not_follow(raw: Transport, 
             lambda message, answer=answer, sending=sending: sending.append(asyncio.create_task(answer(message))),  # type: ignore[misc]
         )
         items = caller.stream(name, "count")
-        assert await anext(items) == 1
+        assert [await anext(items), await anext(items)] == [1, 2]
         with pytest.raises(ConnectionError, match="lost items"):
             await anext(items)
         await asyncio.gather(*sending)
@@ -422,11 +459,13 @@ async def test_stream_comes_to_its_end_when_the_service_stops_in_time(
 async def test_consumer_gets_an_error_when_its_transport_closes(source: Source, transport_url: str, name: str) -> None:
     """A consumer whose own connection is closed under it does not wait for the gap to end."""
     proxy = ClientProxy(transport_url)
-    items = proxy.stream(f"{name}.count", timeout=1.5)
+    items = proxy.stream(f"{name}.count", timeout=1.5, window=1)
     await anext(items)
     source.proceed.clear()
     rest = asyncio.create_task(drop(items))
-    await asyncio.sleep(0)
+    (inbox,) = proxy.caller._inboxes.values()
+    (box,) = inbox.boxes.values()
+    await eventually(lambda: box._waiter is not None and not box._waiter.done())
     await proxy.close()
     with pytest.raises(ConnectionError):
         await rest
@@ -472,6 +511,7 @@ async def test_layers_wrap_the_whole_stream_when_there_are_some(transport_url: s
     layers = Layers()
     service = CliffracerService(ServiceConfig(name, transport=transport_url), plugins={"layers": layers})
     tasks: list[object] = []
+    deadlines: list[float | None] = []
 
     @service.rpc
     async def watch(context: MessageContext) -> AsyncIterator[str | None]:
@@ -479,6 +519,7 @@ async def test_layers_wrap_the_whole_stream_when_there_are_some(transport_url: s
             assert current_context() is context
             assert 0 < (context.remaining_s() or 0) <= 5
             tasks.append(asyncio.current_task())
+            deadlines.append(context.deadline)
             layers.seen.append("item")
             yield get_correlation_id()
 
@@ -489,6 +530,7 @@ async def test_layers_wrap_the_whole_stream_when_there_are_some(transport_url: s
     assert got == ["abc"] * 3
     assert layers.seen == ["before", "item", "item", "item", "after"]
     assert len(set(tasks)) == 1
+    assert len(set(deadlines)) == 3  # each item has the whole gap
 
 
 async def test_stream_fails_when_an_error_handler_answers_in_its_place(
