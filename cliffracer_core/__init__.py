@@ -56,6 +56,7 @@ from .hookspecs import hookimpl, hookspec
 from .interfaces import Middleware, Provider, Section, ServiceInfo, Store, Transport
 from .plugins import Plugins
 from .process import ServiceOrchestrator
+from .scatter import ReplicaReply
 from .service import CliffracerService
 from .validation import injected, validate_email, validate_port, validate_timeout, validate_url
 
@@ -65,7 +66,7 @@ __all__ = [
     "DatabaseError", "DeadlineExceeded", "Declaration", "EncodingError", "ErrorHandler", "EventPattern",
     "Identity", "Injectable", "InvalidHeader", "InvalidSubject", "MessageContext", "MessagePattern",
     "MessageTooLarge", "Middleware", "NoHandler", "NotFoundError", "NotStored", "Overloaded",
-    "PluginError", "Plugins", "Provider", "RPCError", "Section", "ServiceConfig", "ServiceError",
+    "PluginError", "Plugins", "Provider", "RPCError", "ReplicaReply", "Section", "ServiceConfig", "ServiceError",
     "ServiceInfo", "ServiceOrchestrator", "StartupError", "Store", "Transport", "ValidationError",
     "broadcast", "client", "create_correlation_id", "current_context", "error_handler", "event",
     "get_correlation_id", "get_env", "handle_errors", "hookimpl", "hookspec", "inject", "injected",

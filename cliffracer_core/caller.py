@@ -7,12 +7,10 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import re
+import math
 import time
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from typing import Any, cast
-
-import msgspec
 
 from .context import create_correlation_id, current_context, get_correlation_id
 from .dispatch import sort_layers
@@ -20,11 +18,12 @@ from .errors import (
     CliffracerError,
     ConfigurationError,
     DeadlineExceeded,
-    ErrorBody,
+    NoHandler,
     NotStored,
     RPCError,
-    from_body,
+    ValidationError,
 )
+from .inbox import Inbox
 from .interfaces import DurableTransport, Middleware, Outgoing, OutgoingDeclaration, Send, Transport
 from .messages import (
     CODECS,
@@ -32,6 +31,7 @@ from .messages import (
     CORRELATION_ID,
     IDEMPOTENCY_KEY,
     JSON,
+    REPLY_ALL_TO,
     SERVICE_ERROR,
     SERVICE_ERROR_CODE,
     TIMEOUT_MS,
@@ -39,13 +39,14 @@ from .messages import (
     Message,
     codec_for,
 )
+from .replies import read_reply, remote_error
 from .requests import cancel_subject
+from .scatter import ReplicaReply, all_subject, gather
+from .stream_in import DEFAULT_WINDOW, Accepted, Inbound, not_a_stream, validate_window
 from .subjects import stream_name, validate_subject, validate_token
 from .validation import validate_timeout
 
 __all__ = ["Caller"]
-
-_error_body = msgspec.json.Decoder(ErrorBody).decode
 
 
 class Caller:
@@ -78,6 +79,7 @@ class Caller:
         self._headers = {} if codec is JSON else {CONTENT_TYPE: content_type}
         self._call, self.call_layers = self._compile("call", self._request, ask)
         self._publish, self.publish_layers = self._compile("publish", self._send, ask)
+        self._inboxes: dict[str, Inbox] = {}
         self._subject = functools.lru_cache(4096)(_request_subject)
         self._decoder = functools.lru_cache(1024)(Codec.decoder)
 
@@ -152,6 +154,142 @@ class Caller:
         )  # fmt: skip
         return await self._call(outgoing)
 
+    def stream(
+        self,
+        service: str,
+        method: str,
+        arguments: object = None,
+        *,
+        returns: Any = None,
+        timeout: float | None = None,
+        window: int = DEFAULT_WINDOW,
+        headers: Mapping[str, str] | None = None,
+        transport: str = "default",
+    ) -> AsyncGenerator[Any, None]:
+        """Call a `method` that streams its reply: `async for item in caller.stream("users", "export")`.
+
+        The call begins with the first item asked for. Leaving the loop ends it at the callee, too, once
+        the iterator is closed or no longer held; `contextlib.aclosing` does that at a certain point.
+
+        Args:
+            service: the service's name.
+            method: the handler's name.
+            arguments: as `call`.
+            returns: the type to decode each item into; builtins where None.
+            timeout: seconds between two items, and until the first one; the service's default where None.
+            window: items the callee may be ahead; it waits there until some are taken.
+            headers: sent along with the request.
+            transport: which of the service's transports.
+
+        Raises:
+            DeadlineExceeded: there was no item in time; the callee is cancelled too.
+            ConnectionError: an item was lost on the way. A retry starts anew.
+            Overloaded: the callee's service stops, or is at its limit; a retry helps later.
+            CliffracerError: any other error of `call`, before the first item or between two.
+        """
+        return self.request_stream(
+            self._subject(service, method), {} if arguments is None else arguments, returns=returns,
+            timeout=timeout, window=window, headers=headers, transport=transport,
+        )  # fmt: skip
+
+    async def request_stream(
+        self,
+        subject: str,
+        payload: object,
+        *,
+        returns: Any = None,
+        timeout: float | None = None,
+        window: int = DEFAULT_WINDOW,
+        headers: Mapping[str, str] | None = None,
+        transport: str = "default",
+    ) -> AsyncGenerator[Any, None]:
+        """Send a request on a full subject below `rpc.`; otherwise as `stream`."""
+        gap_s = self._timeout_s if timeout is None else validate_timeout(timeout)
+        validate_window(window)
+        box = await self._inbox(transport).open()
+        stream = Inbound(box, self.transport(transport), subject, window=window, gap_s=gap_s)
+        try:
+            try:
+                accepted = await self.request(
+                    subject, payload, returns=Accepted, timeout=gap_s, headers={**(headers or {}), **stream.headers},
+                    transport=transport,
+                )  # fmt: skip
+            except RPCError as error:
+                raise not_a_stream(subject, error) from error.__cause__
+            stream.begin(accepted)
+            while (item := await stream.next()) is not None:
+                yield read_reply(subject, item, returns, self._decoder)
+        finally:
+            await stream.close()
+
+    async def call_all(
+        self,
+        service: str,
+        method: str,
+        arguments: object = None,
+        *,
+        returns: Any = None,
+        count: int | None = None,
+        quiet_s: float | None = 0.25,
+        timeout: float | None = None,
+        headers: Mapping[str, str] | None = None,
+        transport: str = "default",
+    ) -> list[ReplicaReply]:
+        """Call `method` at every replica of `service`, and collect what they answer.
+
+        Args:
+            service: the service's name.
+            method: the handler's name.
+            arguments: as `call`.
+            returns: the type to decode each value into; builtins where None.
+            count: replies after which to stop; as many as come where None.
+            quiet_s: seconds without a further reply after which to stop, from the first reply on; None
+                waits for `count` or the deadline.
+            timeout: seconds in all; the service's default where None.
+            headers: sent along.
+            transport: which of the service's transports.
+
+        Returns:
+            The replies in the order they came; each with the replica's id, and its value or its error.
+            A replica that had not answered when it stopped is cancelled.
+
+        Raises:
+            NoHandler: no replica listens; at once.
+            DeadlineExceeded: there are replicas, and none answered in time.
+            EncodingError, MessageTooLarge, InvalidSubject, InvalidHeader: nothing was sent.
+        """
+        self._subject(service, method)  # for its checks
+        if count is not None and count < 1:
+            raise ValidationError(f"count {count!r} is not a number of replies above 0")
+        seconds = self._timeout_s if timeout is None else validate_timeout(timeout)
+        deadline = min(time.monotonic() + seconds, getattr(current_context(), "deadline", None) or math.inf)
+        subject = all_subject(service, method)
+        box = await self._inbox(transport).open()
+        expired = False
+        try:
+            await self.request(
+                subject, {} if arguments is None else arguments, timeout=seconds,
+                headers={**(headers or {}), REPLY_ALL_TO: box.address}, transport=transport,
+            )  # fmt: skip
+            read = functools.partial(read_reply, subject, returns=returns, decoder=self._decoder)
+            replies, expired = await gather(box, read, count=count, quiet_s=quiet_s, deadline=deadline)
+        except NoHandler:
+            expired = True  # nobody is there to be told
+            raise
+        finally:
+            box.close()
+            if not expired:
+                await self._give_up(self.transport(transport), Message(subject, reply_to=box.address))
+        if not replies:
+            raise DeadlineExceeded(f"no replica answered {subject!r} within {seconds:g} s; raise the timeout")
+        return replies
+
+    def _inbox(self, transport: str) -> Inbox:
+        inbox = self._inboxes.get(transport)
+        if inbox is None:
+            inbox = self._inboxes[transport] = Inbox(self.transport(transport))
+        return inbox
+
     async def publish(
         self,
         subject: str,
@@ -219,7 +357,7 @@ class Caller:
             raise
         headers = reply.headers
         if headers and (SERVICE_ERROR in headers or SERVICE_ERROR_CODE in headers):
-            raise _own_deadline(outgoing, _remote_error(outgoing.subject, reply))
+            raise _own_deadline(outgoing, remote_error(outgoing.subject, reply))
         try:
             codec = codec_for(headers)
             decode = self._decoder(codec, Any if outgoing.returns is None else outgoing.returns)
@@ -263,18 +401,3 @@ def _own_deadline(outgoing: Outgoing, error: CliffracerError) -> CliffracerError
 
 def _request_subject(service: str, method: str) -> str:
     return f"rpc.{validate_token(service, 'service')}.{validate_token(method, 'method')}"
-
-
-def _remote_error(subject: str, reply: Message) -> CliffracerError:
-    headers = reply.headers or {}
-    try:
-        body = _error_body(reply.body)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        text = headers.get(SERVICE_ERROR) or "error"
-        code = headers.get(SERVICE_ERROR_CODE, "")
-        status = int(code) if re.fullmatch("[0-9]{1,9}", code) else 500
-        body = ErrorBody(RPCError.code, f"{subject} answered: {text}", status)
-        body.details = {"code": code}
-    if body.service is None:
-        body.service = subject.split(".")[1]
-    return from_body(body)

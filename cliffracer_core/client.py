@@ -7,7 +7,7 @@ import contextlib
 import functools
 import inspect
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Any, Self, TypeVar, cast
 
 from .assembly import load_plugins, make_transports, opened, options_url, resolve_settings, service_info
@@ -16,6 +16,7 @@ from .config import ServiceConfig
 from .context import MessageContext
 from .errors import ConnectionError, describe
 from .handlers import RpcOptions, marks_of, snake_case
+from .stream_in import DEFAULT_WINDOW
 from .subjects import validate_subject
 from .validation import Arguments
 
@@ -107,6 +108,25 @@ class ClientProxy:
         caller = await self.connect()
         return await caller.request(subject, {} if data is None else data, returns=returns, timeout=timeout)
 
+    async def stream(
+        self,
+        pattern: str,
+        data: object = None,
+        *,
+        returns: Any = None,
+        timeout: float | None = None,
+        window: int = DEFAULT_WINDOW,
+    ) -> AsyncGenerator[Any, None]:
+        """Send a request on `rpc.<pattern>` and yield its streamed reply item by item; see `Caller.stream`."""
+        subject = "rpc." + validate_subject(pattern)
+        caller = await self.connect()
+        items = caller.request_stream(
+            subject, {} if data is None else data, returns=returns, timeout=timeout, window=window
+        )
+        async with contextlib.aclosing(items):
+            async for item in items:
+                yield item
+
     async def emit(self, pattern: str, data: object = None, *, durable: bool = False) -> None:
         """Publish an event on `pattern`; with `durable` it is stored when this returns. Errors as `Caller.publish`."""
         caller = await self.connect()
@@ -163,19 +183,21 @@ def _typed_method(
     known = frozenset(signature.parameters)
     ordered = [each.name for each in signature.parameters.values() if each.kind is each.POSITIONAL_OR_KEYWORD]
 
-    async def call(*positional: Any, **named: Any) -> Any:
+    def payload(positional: tuple[Any, ...], named: dict[str, Any]) -> object:
         given = dict(zip(ordered, positional, strict=False))
         if len(given) < len(positional) or not given.keys().isdisjoint(named) or not known.issuperset(named):
             signature.bind_partial(*positional, **named)  # raises the TypeError that says what is wrong
-        return await proxy._caller.request(
-            subject,
-            arguments.pack(given | named),
-            returns=arguments.returns,
-            timeout=proxy._timeout,
-            transport=options.transport,
-        )
+        return arguments.pack(given | named)
 
-    return functools.wraps(function)(call)
+    rest: dict[str, Any] = {"returns": arguments.returns, "timeout": proxy._timeout, "transport": options.transport}
+
+    async def call(*positional: Any, **named: Any) -> Any:
+        return await proxy._caller.request(subject, payload(positional, named), **rest)
+
+    def stream(*positional: Any, **named: Any) -> AsyncGenerator[Any, None]:
+        return proxy._caller.request_stream(subject, payload(positional, named), **rest)
+
+    return functools.wraps(function)(stream if arguments.streams else call)
 
 
 class _ClientAttribute:

@@ -128,7 +128,11 @@ def check_capabilities(declaration: Declaration, transports: Mapping[str, Transp
                 f"handler {declaration.where!r} wants transport {name!r}; configured are {sorted(transports)}"
             )
         capabilities = transports[name].capabilities
-        lacking = [what for what, needed in _needs(each.options).items() if needed and not getattr(capabilities, what)]
+        lacking = [
+            what
+            for what, needed in _needs(each.options, declaration).items()
+            if needed and not getattr(capabilities, what)
+        ]
         durable = isinstance(each.options, EventOptions) and each.options.durable
         if durable and not isinstance(transports[name], DurableTransport):
             lacking.append("durable")
@@ -139,9 +143,11 @@ def check_capabilities(declaration: Declaration, transports: Mapping[str, Transp
             )
 
 
-def _needs(options: RpcOptions | EventOptions) -> dict[str, bool]:
+def _needs(options: RpcOptions | EventOptions, declaration: Declaration) -> dict[str, bool]:
     if isinstance(options, RpcOptions):
-        return {"request": True, "wildcards": is_pattern(options.pattern or "")}
+        streams = inspect.isasyncgenfunction(declaration.function)  # items and credits are plain messages, in order
+        wildcards = streams or is_pattern(options.pattern or "")
+        return {"request": True, "wildcards": wildcards, "fanout": streams, "ordered": streams}
     return {
         "wildcards": is_pattern(options.pattern),
         "fanout": options.fanout,

@@ -21,6 +21,7 @@ from typing import Any
 
 from .context import MessageContext, create_correlation_id, enter_call, leave_calls
 from .errors import Cancelled, CliffracerError, ConfigurationError, DeadlineExceeded, Overloaded
+from .generators import check_generator, into_stream
 from .handlers import Declaration, ErrorHandler, Recovery, RpcOptions
 from .interfaces import Call, Middleware, Resolver
 from .limits import Deadlines, Gate, Run
@@ -104,6 +105,7 @@ class Handler:
         gate: Gate,
         scope: Scope,
         pool: Threads | None,
+        streams: bool = False,
     ) -> None:
         self.declaration = declaration
         self.arguments = arguments
@@ -112,6 +114,8 @@ class Handler:
         self.gate = gate
         self.scope = scope
         self.pool = pool
+        self.streams = streams
+        """It is an async generator: its reply is what it yields."""
 
     @property
     def name(self) -> str:
@@ -271,9 +275,10 @@ def compile_handler(
     gate = Gate(limit, scope.loop)
     scope.gates.append(gate)
     function, pool = declaration.function, None
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        raise ConfigurationError(f"handler {declaration.where!r} is a generator; return a list instead")
-    if not inspect.iscoroutinefunction(function):
+    streams = check_generator(declaration)
+    if streams:
+        function = into_stream(function, declaration.where)
+    elif not inspect.iscoroutinefunction(function):
         pool = Threads(limit, declaration.where)
         function = _in_thread(function, pool, gate)
     ordered = sort_layers(layers)
@@ -284,7 +289,7 @@ def compile_handler(
     recoveries = [each.options for each in declaration.marks if each.kind == "handle_errors"]
     if recoveries or errors:
         chain = _recover(chain, recoveries, errors)
-    return Handler(declaration, arguments, _wrap(chain, ordered[:observers]), ordered, gate, scope, pool)
+    return Handler(declaration, arguments, _wrap(chain, ordered[:observers]), ordered, gate, scope, pool, streams)
 
 
 def sort_layers(layers: Sequence[tuple[str, Middleware]]) -> list[Middleware]:

@@ -337,6 +337,8 @@ class Signature(msgspec.Struct, frozen=True):
     arguments: Any
     """What a body is decoded into: a Struct of the named arguments, or the type of the whole body."""
     returns: Any
+    streams: bool = False
+    """It streams its reply; `returns` is then the type of one item."""
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):

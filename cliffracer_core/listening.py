@@ -13,6 +13,8 @@ from .errors import describe
 from .handlers import EventOptions, RpcOptions
 from .interfaces import DurableSubscription, DurableTransport, MetricsSink, Subscription, Transport
 from .requests import QUEUE_GROUP, RequestEndpoint, cancel_subject, on_cancel
+from .scatter import Everyone
+from .stream_out import Controls, StreamEndpoint
 from .subjects import stream_name
 
 __all__ = ["Listening"]
@@ -29,6 +31,7 @@ class Listening:
         sinks: hear of dropped events.
         queue_size: requests that may wait, per handler.
         event_buffer: core events that may wait, per handler.
+        instance: the id of this replica.
     """
 
     def __init__(
@@ -39,6 +42,7 @@ class Listening:
         *,
         queue_size: int,
         event_buffer: int,
+        instance: str,
     ) -> None:
         self.endpoints: list[RequestEndpoint | EventEndpoint | DurableEndpoint] = []
         self._scope = scope
@@ -48,6 +52,9 @@ class Listening:
         self._event_buffer = event_buffer
         self._subscriptions: list[Subscription] = []
         self._cancels: list[Subscription] = []
+        self._controls: dict[str, Controls] = {}
+        self._everyone: dict[str, Everyone] = {}
+        self._instance = instance
 
     async def start(self, handlers: Iterable[Handler]) -> None:
         """Listen for all of them; in effect at the servers when this returns.
@@ -80,10 +87,36 @@ class Listening:
         transport = self._transports[options.transport]
         subject = f"rpc.{options.pattern or handler.name}"
         timeout_s = options.timeout or self._scope.timeout_s
-        endpoint = RequestEndpoint(handler, transport, subject, timeout_s=timeout_s, queue_size=self._queue_size)
+        endpoint: RequestEndpoint
+        if handler.streams:
+            controls = await self._control(options.transport)
+            endpoint = StreamEndpoint(
+                handler, transport, subject, controls, timeout_s=timeout_s, queue_size=self._queue_size
+            )
+        else:
+            endpoint = RequestEndpoint(handler, transport, subject, timeout_s=timeout_s, queue_size=self._queue_size)
+            await self._answer_for_all(handler, options.transport, timeout_s)
         self.endpoints.append(endpoint)
         self._subscriptions.append(await transport.subscribe(subject, endpoint.on_message, queue=QUEUE_GROUP))
         return subject
+
+    async def _control(self, name: str) -> Controls:
+        """Hear the consumers of streams; only where there is something that streams."""
+        controls = self._controls.get(name)
+        if controls is None:
+            controls = self._controls[name] = Controls()
+            self._cancels.append(await self._transports[name].subscribe(controls.pattern, controls.on_message))
+        return controls
+
+    async def _answer_for_all(self, handler: Handler, name: str, timeout_s: float) -> None:
+        transport = self._transports[name]
+        if not (transport.capabilities.fanout and transport.capabilities.wildcards):
+            return  # `call_all` finds nobody here
+        everyone = self._everyone.get(name)
+        if everyone is None:
+            everyone = self._everyone[name] = Everyone(self._scope, transport, self._instance)
+            self._subscriptions.append(await transport.subscribe(everyone.pattern, everyone.on_message))
+        everyone.add(handler, timeout_s=timeout_s, queue_size=self._queue_size)
 
     async def _hear(self, handler: Handler, options: EventOptions) -> None:
         transport = self._transports[options.transport]

@@ -36,6 +36,13 @@ AUTHORIZATION = "Authorization"
 SERVICE_ERROR = "Nats-Service-Error"
 SERVICE_ERROR_CODE = "Nats-Service-Error-Code"
 ORIGINAL_MESSAGE_ID = "X-Original-Message-ID"
+STREAM_TO = "Stream-To"
+STREAM_WINDOW = "Stream-Window"
+STREAM_GAP_MS = "Stream-Gap-Ms"
+STREAM_SEQ = "Stream-Seq"
+STREAM_END = "Stream-End"
+REPLY_ALL_TO = "Reply-All-To"
+INSTANCE = "X-Instance-ID"
 CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
 """Lower case; never stored in a dead letter."""
 

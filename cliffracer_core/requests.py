@@ -6,6 +6,7 @@ import asyncio
 import functools
 import logging
 import time
+from typing import Protocol
 
 from .context import MessageContext, create_correlation_id
 from .dispatch import FATAL, Handler, Scope, stopped
@@ -21,7 +22,6 @@ from .errors import (
     describe,
     to_body,
 )
-from .interfaces import Transport
 from .limits import Run
 from .messages import (
     CONTENT_TYPE,
@@ -36,13 +36,24 @@ from .messages import (
 )
 from .subjects import is_pattern
 
-__all__ = ["CANCEL", "QUEUE_GROUP", "RequestEndpoint", "cancel_subject", "on_cancel"]
+__all__ = [
+    "ALL",
+    "CANCEL",
+    "QUEUE_GROUP",
+    "Publisher",
+    "RequestEndpoint",
+    "cancel_subject",
+    "error_message",
+    "on_cancel",
+    "uncancel",
+]
 
 logger = logging.getLogger("cliffracer")
 
 QUEUE_GROUP = "q"
 """All requests share it, so that a request runs once even where two services claim one pattern."""
 CANCEL = "$cancel"
+ALL = "$all"
 _GIVEN_UP = 4096  # tokens kept
 _NO_HEADERS: dict[str, str] = {}
 
@@ -65,6 +76,13 @@ def on_cancel(scope: Scope, message: Message) -> None:
         del scope.given_up[next(iter(scope.given_up))]
 
 
+class Publisher(Protocol):
+    """The part of a transport that replies need."""
+
+    async def publish(self, message: Message) -> None:
+        """Send; see `Transport.publish`."""
+
+
 class RequestEndpoint:
     """Answer the requests of one subject or pattern with a compiled handler.
 
@@ -77,7 +95,7 @@ class RequestEndpoint:
     """
 
     def __init__(
-        self, handler: Handler, transport: Transport, subject: str, *, timeout_s: float, queue_size: int
+        self, handler: Handler, transport: Publisher, subject: str, *, timeout_s: float, queue_size: int
     ) -> None:
         self.handler = handler
         self.subject = subject
@@ -87,11 +105,11 @@ class RequestEndpoint:
         self._scope = handler.scope
         self._gate = handler.gate
         self._method = handler.declaration.name
-        self._sees_cancels = is_pattern(subject)
+        self._sees_others = is_pattern(subject)
 
     def on_message(self, message: Message) -> None:
         """Take a request from the transport; never blocks."""
-        if self._sees_cancels and message.subject.endswith(CANCEL):
+        if self._sees_others and (message.subject.endswith(CANCEL) or f".{ALL}." in message.subject):
             return
         received, gate = time.monotonic(), self._gate
         if gate.take():
@@ -118,7 +136,7 @@ class RequestEndpoint:
             if message.reply_to is not None:
                 await self._reply(message.reply_to, codec_for(message.headers), result)
         except asyncio.CancelledError:
-            _uncancel()
+            uncancel()
             await self._fail(message, stopped(run, handler.name), context)
         except FATAL:
             raise
@@ -167,7 +185,9 @@ class RequestEndpoint:
     async def _refuse(self, message: Message, error: CliffracerError) -> None:
         await self._fail(message, error, None)
 
-    async def _fail(self, message: Message, error: BaseException, context: MessageContext | None) -> None:
+    async def _fail(
+        self, message: Message, error: BaseException, context: MessageContext | None, origin: str | None = None
+    ) -> None:
         correlation_id = context.correlation_id if context else (message.headers or _NO_HEADERS).get(CORRELATION_ID)
         if not isinstance(error, CliffracerError):
             logger.error("%s failed; correlation id %s", self.handler.name, correlation_id, exc_info=error)
@@ -176,19 +196,20 @@ class RequestEndpoint:
         body = to_body(error, self._scope.service, correlation_id)
         try:
             try:
-                await self._send(message.reply_to, body)
+                await self._transport.publish(error_message(message.reply_to, body, origin))
             except (EncodingError, MessageTooLarge):
                 short = _one_line(body.message)
                 id = None if correlation_id is None else _one_line(correlation_id)
-                await self._send(
-                    message.reply_to, ErrorBody(body.type, short, body.code, body.retryable, {}, body.service, id)
-                )
+                body = ErrorBody(body.type, short, body.code, body.retryable, {}, body.service, id)
+                await self._transport.publish(error_message(message.reply_to, body, origin))
         except CliffracerError as failure:
             logger.warning("%s: the error could not be sent: %s", self.handler.name, describe(failure))
 
-    async def _send(self, reply_to: str, body: ErrorBody) -> None:
-        headers = {SERVICE_ERROR: _one_line(body.message), SERVICE_ERROR_CODE: str(body.code)}
-        await self._transport.publish(Message(reply_to, JSON.encode(body), headers))
+
+def error_message(reply_to: str, body: ErrorBody, origin: str | None = None) -> Message:
+    """Make an error reply; `origin` is its own reply subject, as messages of a stream have one."""
+    headers = {SERVICE_ERROR: _one_line(body.message), SERVICE_ERROR_CODE: str(body.code)}
+    return Message(reply_to, JSON.encode(body), headers, origin)
 
 
 def _one_line(text: str) -> str:
@@ -196,7 +217,7 @@ def _one_line(text: str) -> str:
     return line or "error"
 
 
-def _uncancel() -> None:
+def uncancel() -> None:
     """Take back the cancellation that was turned into a reply, so that timeouts work while replying."""
     task = asyncio.current_task()
     if task is not None:

@@ -234,7 +234,7 @@ class Runtime:
             service=self.info,
             declarations=[handler.declaration for handler in self.handlers.values()],
             signatures={
-                name: Signature(handler.arguments.schema_type, handler.arguments.returns)
+                name: Signature(handler.arguments.schema_type, handler.arguments.returns, handler.streams)
                 for name, handler in self.handlers.items()
             },
             transports=self.transports,
@@ -247,8 +247,9 @@ class Runtime:
     async def _begin_handlers(self) -> None:
         kernel = self.settings.kernel
         self.listening = Listening(
-            self.scope, self.transports, self._sinks, queue_size=kernel.queue_size, event_buffer=kernel.event_buffer
-        )
+            self.scope, self.transports, self._sinks, queue_size=kernel.queue_size, event_buffer=kernel.event_buffer,
+            instance=self.info.id,
+        )  # fmt: skip
         await self.listening.start(self.handlers.values())
 
     async def _end_handlers(self) -> None:

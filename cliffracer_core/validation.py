@@ -12,7 +12,7 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Mapping
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -28,6 +28,7 @@ __all__ += ["validate_email", "validate_port", "validate_timeout", "validate_url
 _INJECTED = object()
 _NOTHING = (b"", b"null", b"\xc0")  # empty, and None in either encoding: what `publish("cache.flushed")` sends
 _MUTABLE = (list, dict, set, bytearray)
+_STREAMS = (AsyncIterator, AsyncGenerator, AsyncIterable)
 _WHOLE = (
     shapes.AnyType,
     shapes.CollectionType,
@@ -70,7 +71,12 @@ class Arguments:
         checked: bool = True,
     ) -> None:
         hints = resolve_annotations(where, function)
-        self.returns: Any = hints.get("return", Any)
+        returns = hints.get("return", Any)
+        self.streams = inspect.isasyncgenfunction(function) or (
+            typing.get_origin(returns) in _STREAMS and not inspect.iscoroutinefunction(function)
+        )
+        """It yields its results; `returns` is then the type of one."""
+        self.returns: Any = (*typing.get_args(returns), Any)[0] if self.streams else returns
         self.injected: dict[str, type] = {}
         fields: list[tuple[str, Any, Any]] = []
         for parameter in inspect.signature(function).parameters.values():

@@ -21,11 +21,15 @@ SCHEMA_KEYS = ("schema.request", "schema.response")
 def endpoint_metadata(declaration: Declaration, signature: Signature) -> dict[str, str]:
     """Describe a handler: `schema.request` and `schema.response`, and `doc` where it has a docstring.
 
+    A handler that streams its reply has `stream`, and as its response the schema of one item.
+
     Returns:
         Texts by key. Schemas are compact JSON (draft 2020-12); a type that has none gives `{}`.
     """
     types = (signature.arguments, signature.returns)
     metadata = {key: _schema(declaration, each) for key, each in zip(SCHEMA_KEYS, types, strict=True)}
+    if signature.streams:
+        metadata["stream"] = "true"
     if declaration.doc:
         metadata["doc"] = declaration.doc
     return metadata

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -141,6 +141,27 @@ async def test_metadata_describes_endpoints_when_asked(
         {"type": "integer"},
     )
     assert schemas(endpoints["untyped"])[1] == {}
+
+
+async def test_metadata_says_so_when_a_handler_streams(
+    cliffracer_service: ServiceFactory, cliffracer_client: ClientProxy
+) -> None:
+    """A streamed reply is marked, and its response schema is that of one item."""
+
+    class Feed(CliffracerService):
+        @rpc
+        async def ticks(self) -> AsyncIterator[int]:
+            yield 1
+
+        @rpc
+        async def plain(self) -> int:
+            return 1
+
+    await cliffracer_service(Feed)
+    endpoints = {each.name: each.metadata for each in (await info_of(cliffracer_client)).endpoints}
+    assert endpoints["ticks"]["stream"] == "true"
+    assert json.loads(endpoints["ticks"]["schema.response"]) == {"type": "integer"}
+    assert "stream" not in endpoints["plain"]
 
 
 async def test_answers_hold_no_null_when_encoded(
