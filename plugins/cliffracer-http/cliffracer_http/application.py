@@ -66,7 +66,7 @@ class Dispatcher:
         """Return the whole application, with ASGI middleware around it, outermost first."""
         wrapped: Any = self
         for cls, args, kwargs in reversed(self._app.user_middleware):
-            wrapped = cls(wrapped, *args, **kwargs)  # type: ignore[call-arg]  # Starlette's own protocol
+            wrapped = cls(wrapped, *args, **kwargs)
         for factory in reversed(factories):
             wrapped = factory(wrapped)
         return wrapped

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import time
 
+from cliffracer_core import MessageContext
 from cliffracer_core.interfaces import Call, Entry
+from cliffracer_core.messages import CORRELATION_ID
 
 __all__ = ["caller_of"]
 
@@ -12,14 +14,14 @@ __all__ = ["caller_of"]
 def caller_of(entry: Entry) -> Call:
     """Return what runs a call whose arguments are decoded, through the handler's whole chain."""
 
-    async def call(context: object) -> object:
-        remaining = context.deadline - time.monotonic()
+    async def call(context: MessageContext) -> object:
+        left_s = None if context.deadline is None else max(context.deadline - time.monotonic(), 0.001)
         return await entry.invoke(
-            kind="http",
+            kind=context.kind,
             arguments=context.arguments,
-            headers={**context.headers, "X-Correlation-ID": context.correlation_id},
+            headers={**context.headers, CORRELATION_ID: context.correlation_id},
             subject=context.subject,
-            timeout_s=max(remaining, 0.001),
+            timeout_s=left_s,
             state=context.state,
         )
 

@@ -119,7 +119,8 @@ def compile_reply(model: RouteModel, *, head: bool) -> Give:
     encode_json = JSON.encode
 
     async def give(scope: Any, receive: Any, send: Any, result: Any, admitted: Admitted) -> None:
-        code, extra = status, ()
+        code = status
+        extra: tuple[tuple[bytes, bytes], ...] = ()
         correlation = (CORRELATION_HEADER, admitted.correlation_id.encode("ascii"))
         if isinstance(result, Response):
             result.raw_headers.append(correlation)

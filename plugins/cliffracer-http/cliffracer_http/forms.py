@@ -27,7 +27,8 @@ FILES = "http.files"
 """Key in a context's `state` of uploads by the handler's parameter."""
 _FORM = "application/x-www-form-urlencoded"
 _MULTIPART = "multipart/form-data"
-ReadForm = Callable[[Any, Any, int, bytes, dict[str, object], dict[str, object]], Awaitable[FormData]]
+Values = dict[str, object]
+ReadForm = Callable[[Any, Any, int, bytes, Values, Values], Awaitable[FormData]]
 
 
 class UploadResolver:
@@ -124,7 +125,7 @@ async def _parse(
             parser.spool_max_size = memory_bytes
             return await parser.parse()
         if plain == _FORM and not multipart:
-            return FormData(pairs_of(await read_body(receive, limit), "form"))
+            return FormData([*pairs_of(await read_body(receive, limit), "form")])
     except MultiPartException as error:
         raise ValidationError(f"form is broken: {error.message}") from None
     wanted = repr(_MULTIPART) if multipart else f"{_FORM!r} or {_MULTIPART!r}"

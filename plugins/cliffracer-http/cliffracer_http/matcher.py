@@ -49,7 +49,7 @@ def parameters_of(path: str) -> list[tuple[str, bool]]:
             raise ConfigurationError(f"route {path!r}: {name!r} must be an identifier that stands there once")
         if kind not in (None, "path") or (kind == "path" and index < len(segments) - 1):
             raise ConfigurationError(
-                f"route {path!r}: {segment!r} cannot be; '{{{name}:path}}' may end a path, and types stand in annotations"
+                f"route {path!r}: {segment!r} cannot be; '{{{name}:path}}' may end a path, types stand in annotations"
             )
         found.append((name, kind == "path"))
     return found

@@ -54,7 +54,7 @@ def _media_type(model: RouteModel, admitted: Admitted, first: Any) -> str:
     kind = model.returns if first is _NONE else type(first)
     if kind is Event or quality(admitted.accept, EVENT_STREAM) > quality(admitted.accept, LINES):
         return EVENT_STREAM
-    return {bytes: _BYTES, str: _TEXT}.get(kind, LINES)
+    return _BYTES if kind is bytes else _TEXT if kind is str else LINES
 
 
 class _Out:
