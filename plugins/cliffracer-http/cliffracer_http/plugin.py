@@ -71,9 +71,14 @@ class Http:
     def cliffracer_register_http_server(self, wiring: Wiring, routes: Sequence[Route]) -> Sequence[HttpServer]:
         """Serve where there is something to serve."""
         settings = settings_of(wiring.service)
-        if not (routes or settings.enabled or "app" in wiring.attributes):
+        ours = any("endpoint" in each.options or _is_marked(each.declaration) for each in routes)
+        if not (ours or settings.enabled or "app" in wiring.attributes):
             return []
         from .server import Server
 
         server = self.servers[wiring.service.id] = Server()
         return [server]
+
+
+def _is_marked(declaration: Declaration | None) -> bool:
+    return declaration is not None and bool(declaration.find("http", "http"))
