@@ -362,6 +362,8 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """As `CliffracerService.health`."""
     timeout_s: float = 30.0
     """What a call may take where nobody says otherwise."""
+    grace_s: float = 10.0
+    """The whole of a stop."""
     attributes: Mapping[str, object] = {}
     """What plugins made as attributes of this service, as far as the program has used them."""
 

@@ -268,6 +268,7 @@ class Runtime:
             ready=lambda: self.ready,
             health=self.health,
             timeout_s=self.settings.kernel.timeout,
+            grace_s=self._grace_s,
             attributes=self.blueprint.attributes,
         )
         for _, lifespan in self.plugins.ask("cliffracer_register_lifespans", service=self.info):
