@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from .context import create_correlation_id, current_context, get_correlation_id
+import msgspec
+
+from .context import chosen_correlation_id, create_correlation_id, running_call
 from .errors import CliffracerError, ConfigurationError, DeadlineExceeded, NotStored, RPCError
 from .interfaces import DurableTransport, Outgoing, Transport
 from .messages import (
@@ -50,7 +52,7 @@ class Sender:
         self._headers = {} if codec is JSON else {CONTENT_TYPE: content_type}
         self.decoder = functools.lru_cache(1024)(Codec.decoder)
         """Gives the decoder of a codec and type."""
-        self._json_decoder = functools.lru_cache(1024)(JSON.decoder)
+        self._json_decoder = functools.lru_cache(1024)(_json_decoder)
 
     def transport(self, name: str) -> Transport:
         """Return one of the transports. Raises ConfigurationError for a name that is not configured."""
@@ -63,8 +65,12 @@ class Sender:
 
     def headers(self, given: Mapping[str, str] | None, idempotency_key: str | None = None) -> dict[str, str]:
         """Return what every message carries, and what is given for this one."""
-        sent = {**self._headers, **given} if given else dict(self._headers)
-        correlation_id = get_correlation_id()
+        sent = {**self._headers, **given} if given else self._headers.copy()
+        correlation_id = chosen_correlation_id()
+        if correlation_id is None:
+            running = running_call()
+            if running is not None:
+                correlation_id = running.correlation_id
         if correlation_id is not None and CORRELATION_ID not in sent:
             sent[CORRELATION_ID] = correlation_id
         if idempotency_key is not None:
@@ -84,7 +90,7 @@ class Sender:
             seconds = validate_timeout(timeout)
             told = _milliseconds(seconds)
         now = time.monotonic()
-        running = current_context()
+        running = running_call()
         if running is None or running.deadline is None or running.deadline >= now + seconds:
             return now + seconds, seconds, told
         left_s = running.deadline - now
@@ -119,12 +125,12 @@ class Sender:
         except asyncio.CancelledError:
             await self.give_up(transport, message)
             raise
-        if not reply.headers:
+        if reply.headers is None:
             try:
-                return self._json_decoder(Any if returns is None else returns)(reply.body or b"null")
-            except CliffracerError as error:
-                raise _misfit(subject, error) from error
-        if is_error(reply):
+                return self._json_decoder(returns)(reply.body)
+            except Exception:
+                pass  # said in words of ours by what follows
+        elif is_error(reply):
             raise _own_deadline(subject, deadline, remote_error(subject, reply))
         try:
             codec = codec_for(reply.headers)
@@ -174,6 +180,10 @@ class Sender:
             message_id=outgoing.message_id or create_correlation_id(),
             timeout_s=max(0.001, cast(float, outgoing.deadline) - time.monotonic()),
         )
+
+
+def _json_decoder(type: Any) -> Callable[[bytes], Any]:
+    return msgspec.json.Decoder(Any if type is None else type).decode
 
 
 def _milliseconds(seconds: float) -> str:

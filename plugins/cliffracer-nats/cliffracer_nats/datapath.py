@@ -38,6 +38,8 @@ class DataPath(Transport):
         self.receivers: dict[bytes, Receive] = {}
         """What takes the messages of a subscription, by its number as it stands on the wire."""
         self._socket: _Socket | None = None
+        self.send: Callable[[bytes], bool] = self._unopened
+        """Sends with what else this turn of the loop says; False where the socket is full: then `drain`."""
         self._held = b""
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
@@ -45,7 +47,8 @@ class DataPath(Transport):
         loop = asyncio.get_running_loop()
         host, port = uri.hostname or "localhost", uri.port or 4222
         connecting = loop.create_connection(lambda: _Socket(self.receivers), host, port)
-        _, self._socket = await asyncio.wait_for(connecting, connect_timeout)
+        _, opened = await asyncio.wait_for(connecting, connect_timeout)
+        self._socket, self.send = opened, opened.send
 
     async def connect_tls(
         self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
@@ -60,17 +63,15 @@ class DataPath(Transport):
         if transport is None:
             raise ConnectionResetError("the server closed the connection during the TLS handshake")
         secured.connection_made(transport)
-        self._socket = secured
+        self._socket, self.send = secured, secured.send
+
+    def _unopened(self, data: bytes) -> bool:
+        raise ConnectionResetError("not connected")
 
     def _opened(self) -> _Socket:
         if self._socket is None:
             raise ConnectionResetError("not connected")
         return self._socket
-
-    @property
-    def send(self) -> Callable[[bytes], bool]:
-        """Sends with what else this turn of the loop says; False where the socket is full: then `drain`."""
-        return self._opened().send
 
     def write(self, payload: bytes) -> None:
         """Write at once, behind all that was sent before; CONNECT waits for the PING after it.
@@ -178,14 +179,13 @@ class _Socket(asyncio.Protocol):
             if line < 0:
                 return start
             kind = data[start]
-            headers: Mapping[str, str] | None = None
             if kind == _MESSAGE:  # MSG subject sid [reply-to] bytes
                 words = data[start + 4 : line].split()
                 headed = line + 2
                 stop = headed + int(words[-1])
             elif kind == _HEADERS:  # HMSG subject sid [reply-to] header-bytes bytes
                 words = data[start + 5 : line].split()
-                headed = line + 2 + int(words.pop(-2))
+                headed = line + 2 + int(words[-2])
                 stop = line + 2 + int(words[-1])
             else:
                 self._control += data[start : line + 2]
@@ -201,7 +201,9 @@ class _Socket(asyncio.Protocol):
                 if kind == _HEADERS:
                     block = data[line + 2 : headed]
                     headers = blocks.get(block) or self._read_headers(block)
-                receive(words[0], words[2] if len(words) == 4 else None, headers, data[headed:stop])
+                    receive(words[0], words[2] if len(words) == 5 else None, headers, data[headed:stop])
+                else:
+                    receive(words[0], words[2] if len(words) == 4 else None, None, data[headed:stop])
             start = stop + 2
         return start
 

@@ -46,8 +46,7 @@ class Replies:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
-        self.prefix = "\0"
-        """How each reply subject begins; at first what none can begin with."""
+        self._prefix = b""
         self._count = 0
         self._loop: asyncio.AbstractEventLoop
         self._deadlines: Deadlines[_Waiting]
@@ -58,8 +57,9 @@ class Replies:
         self._loop = asyncio.get_running_loop()
         self._deadlines = Deadlines(self._loop)
         self._waiting = self._deadlines.entries
-        self.prefix = f"{self._wire.connection.live().new_inbox()}."
-        await self._wire.listen_raw(f"{self.prefix}*", self._on_reply)
+        inbox = self._wire.connection.live().new_inbox()
+        self._prefix = f"{inbox}.".encode()
+        await self._wire.listen_raw(f"{inbox}.*", self._on_reply)
 
     async def request(self, message: Message, timeout_s: float) -> Message:
         """Send with `reply_to` filled in and return the first reply.
@@ -70,11 +70,11 @@ class Replies:
             ConnectionError: not open, or closed meanwhile.
         """
         self._count += 1
-        inbox = message.reply_to = f"{self.prefix}{self._count:x}"
-        full = self._wire.put(message)
+        key = b"%b%x" % (self._prefix, self._count)
+        message.reply_to = key.decode()
+        full = self._wire.put(message, key)
         deadline = self._loop.time() + timeout_s
         future: asyncio.Future[Message] = self._loop.create_future()
-        key = inbox.encode()
         self._waiting[key] = _Waiting(deadline, future, message.subject, timeout_s)
         if deadline < self._deadlines.next_at:
             self._deadlines.watch(deadline)
@@ -87,9 +87,7 @@ class Replies:
             if full is not None and future.done() and not future.cancelled():
                 future.exception()  # it may have failed while the publish did
 
-    def _on_reply(
-        self, subject: bytes, reply_to: bytes | None, headers: Mapping[str, str] | None, body: bytes
-    ) -> None:
+    def _on_reply(self, subject: bytes, reply_to: bytes | None, headers: Mapping[str, str] | None, body: bytes) -> None:
         waiting = self._waiting.get(subject)
         if waiting is None or waiting.future.done():
             return
@@ -108,5 +106,5 @@ class Replies:
         for waiting in list(self._waiting.values()):
             if not waiting.future.done():
                 waiting.future.set_exception(error)
-        if self.prefix != "\0":
+        if self._prefix:
             self._deadlines.close()

@@ -60,53 +60,68 @@ class Wire:
         self.connection = connection
         self._validate = check_subject
         self.replies = Replies(self)
+        self.request = self.replies.request
+        """Sends and returns the first reply; see `Replies.request`."""
         self._heads: dict[str, bytes] = {}
         """`PUB <subject> ` for subjects that passed, since they repeat."""
         self._inboxes: dict[str, bytes] = {}
         """The same for reply subjects, up to their last dot."""
+        self._replying_to = ""
+        """The reply subject of the request handed over last, which most handlers answer at once."""
+        self._reply_subject = b""
+        """It as it stood on the wire."""
 
     async def open(self) -> None:
         """Connect. Raises as `Connection.open` does."""
         await self.connection.open()
         await self.replies.open()
 
-    def check(self, message: Message) -> bytes:
+    def check(self, message: Message, inbox: bytes | None = None) -> bytes:
         """Refuse what must not be sent, and return it as it stands on the wire.
+
+        Args:
+            message: what is to be sent.
+            inbox: its reply subject, where that is one of ours.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: with the reason.
             ConnectionError: closed.
         """
-        subject, body, reply_to = message.subject, message.body, message.reply_to
-        head = self._heads.get(subject) or self._head(subject)
-        if reply_to is not None:
-            if not reply_to.startswith(self.replies.prefix):
-                validate_subject(reply_to)
-            head = b"%b%b " % (head, reply_to.encode())
-        client = self.connection.client or self.connection.live()
+        subject, body = message.subject, message.body
+        if subject is self._replying_to:
+            head = b"PUB %b " % self._reply_subject
+        else:
+            head = self._heads.get(subject) or self._head(subject)
+        if inbox is not None:
+            head = b"%b%b " % (head, inbox)
+        elif message.reply_to is not None:
+            head = b"%b%b " % (head, validate_subject(message.reply_to).encode())
+        limit = (self.connection.client or self.connection.live()).max_payload
         if message.headers:
             block = encode_headers(message.headers)
             size = len(block) + len(body)
-            if size <= client.max_payload:
+            if size <= limit:
                 return b"H%b%d %d\r\n%b%b\r\n" % (head, len(block), size, block, body)
         else:
             size = len(body)
-            if size <= client.max_payload:
+            if size <= limit:
                 return b"%b%d\r\n%b\r\n" % (head, size, body)
-        client = self.connection.live()
+        self.connection.live()
         raise MessageTooLarge(
-            f"message on {message.subject!r} has {size} bytes with its headers, the server takes {client.max_payload}; "
+            f"message on {message.subject!r} has {size} bytes with its headers, the server takes {limit}; "
             "send less, or raise max_payload there"
         )
 
-    def put(self, message: Message) -> Coroutine[Any, Any, None] | None:
+    def put(self, message: Message, inbox: bytes | None = None) -> Coroutine[Any, Any, None] | None:
         """Check a message and put it into the connection's buffer; return what to await where that is full.
+
+        Arguments as `check`.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: nothing was sent.
             ConnectionError: closed, or disconnected with a full buffer.
         """
-        data = self.check(message)
+        data = self.check(message, inbox)
         client = self.connection.client or self.connection.live()
         send = client.sender
         if send is None:
@@ -160,25 +175,18 @@ class Wire:
         self._validate(subject)
         return _remember(self._heads, subject, f"PUB {subject} ".encode())
 
-    def request(self, message: Message, timeout_s: float) -> Coroutine[Any, Any, Message]:
-        """Send and return the first reply. Raises as `Replies.request` does."""
-        return self.replies.request(message, timeout_s)
-
     async def listen(self, pattern: str, on_message: Callable[[Message], None], queue: str = "") -> Listening:
         """Subscribe with a plain callback, called in order; one that fails is logged."""
         expected = pattern.encode()
 
         def receive(subject: bytes, reply_to: bytes | None, headers: Mapping[str, str] | None, body: bytes) -> None:
+            reply_text = None
+            if reply_to is not None:  # a client may send any bytes
+                reply_text = self._replying_to = reply_to.decode("utf-8", "replace")
+                self._reply_subject = reply_to
+            text = pattern if subject == expected else subject.decode("utf-8", "replace")
             try:
-                on_message(
-                    Message(
-                        # a client may send any bytes
-                        pattern if subject == expected else subject.decode("utf-8", "replace"),
-                        body,
-                        headers,
-                        None if reply_to is None else reply_to.decode("utf-8", "replace"),
-                    )
-                )
+                on_message(Message(text, body, headers, reply_text))
             except Exception:
                 _log.exception("%s: the callback for %r failed", self.connection.label, pattern)
 
