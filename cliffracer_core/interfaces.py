@@ -454,6 +454,20 @@ class Entry(Protocol):
             CliffracerError: what the chain raised.
         """
 
+    async def call(self, context: MessageContext) -> object:
+        """Run one call through the whole chain in the current task, and return the handler's result.
+
+        For edges that have a task of their own for each call already, such as HTTP servers. The context
+        says all there is to say: `arguments` decoded and checked, `deadline` set, headers admitted.
+        Past the concurrency limit it waits in a bounded queue. When the current task is cancelled, so is
+        the handler.
+
+        Raises:
+            Overloaded: too many wait already, or the service stops.
+            DeadlineExceeded: the deadline came.
+            Exception: whatever the chain raised.
+        """
+
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One HTTP or websocket route that a plugin found on a declaration."""

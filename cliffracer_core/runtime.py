@@ -152,7 +152,9 @@ class Runtime:
         kernel = self.settings.kernel
         self._grace_s = kernel.shutdown_grace_s
         self.info = service_info(self.settings)
-        self.scope = Scope(kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s)
+        self.scope = Scope(
+            kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s, queue_size=kernel.queue_size
+        )
         self.builder = Builder(plan.injectables, plan.replace)
         self._ask_once()
         for declaration in gather(plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors):
