@@ -264,7 +264,7 @@ class CliffracerService:
     def _attribute_makers(self) -> Mapping[str, ServiceAttribute]:
         plan = self._blueprint
         if not isinstance(plan.plugins, Plugins):
-            plan.plugins = load_plugins(plan.plugins)
+            plan.plugins = load_plugins(plan.plugins) if self._runtime is None else self._runtime.plugins
         makers: dict[str, ServiceAttribute] = {}
         for plugin, (name, make) in plan.plugins.ask("cliffracer_register_service_attributes"):
             if name in makers:
