@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -41,3 +42,16 @@ def blank() -> Callable[..., Any]:
         return CliffracerService(ServiceConfig(unique(), http=http, **settings))
 
     return make
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Find a port that nobody listens on just now."""
+
+    def find() -> int:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port: int = found.getsockname()[1]
+            return port
+
+    return find

@@ -220,8 +220,6 @@ def _known(content_type: bytes) -> bytes:
 def _explained(
     error: Exception, raw: bytes, content_type: bytes, body: BodyModel, loaders: Mapping[bytes, type[Any]]
 ) -> ValidationError:
-    if isinstance(error, RecursionError):
-        return refuse([{"detail": "it nests too deeply", "in": "body", "pointer": "#"}])
     if isinstance(error, msgspec.ValidationError):
         loader = loaders[content_type if content_type in loaders else _known(content_type)]
         try:
@@ -232,6 +230,8 @@ def _explained(
             if not faults:
                 faults = [{"detail": str(error), "in": "body", "pointer": "#"}]
             return refuse(faults)
+    if isinstance(error, RecursionError):
+        return refuse([{"detail": "it nests too deeply", "in": "body", "pointer": "#"}])
     text = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
     if b"msgpack" in content_type:
         text = "MessagePack"

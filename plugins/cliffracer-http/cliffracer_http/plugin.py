@@ -104,7 +104,7 @@ class Http:
         service = wiring.service
         keys = self._keys.pop(service.id, None)
         if keys is not None:
-            keys.store = wiring.stores.get(settings_of(service).idempotency_store)
+            keys.use(wiring.stores, settings_of(service).idempotency_store)
         try:
             yield
         finally:

@@ -52,7 +52,8 @@ class Server:
         given = wiring.attributes.get(APP)
         app = self.app = given if isinstance(given, Application) else Application()
         table = Table()
-        dispatcher = Dispatcher(wiring.service.name, table, app, static_routes(settings.static, settings.spa))
+        static = static_routes(settings.static, settings.spa)
+        dispatcher = Dispatcher(wiring.service.name, table, app, static, max_body_bytes=settings.max_body_bytes)
         self.models = self._fill(table, dispatcher, wiring, routes, settings)
         factories = [*_configured(settings), *asgi]
         self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))

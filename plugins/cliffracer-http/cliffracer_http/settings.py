@@ -63,8 +63,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     upload_memory_bytes: Count = 1024 * 1024
     """An uploaded file larger than this is kept on disk."""
     idempotency_ttl_s: Positive = 24 * 3600.0
-    idempotency_store: str = "default"
-    """The store that remembers the responses of requests with an `Idempotency-Key`, where it is configured."""
+    idempotency_store: str | None = None
+    """The store that remembers responses to an `Idempotency-Key`; None is `default`, unless that is memory."""
     guard_token: str | None = None
     """Off loopback, /health/detailed answers only with `Authorization: Bearer` and this token."""
     middleware: tuple[str, ...] = ()

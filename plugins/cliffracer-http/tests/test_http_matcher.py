@@ -47,7 +47,19 @@ def test_most_specific_route_is_found_when_several_match(path: str, found: str, 
 
 @pytest.mark.parametrize(
     "path",
-    ["", "/", "/user", "/users/", "/users//orders/9", "/users/7/", "/users/a\x00b", "/users/a\nb", "/files/", "/files"],
+    [
+        "",
+        "/",
+        "/user",
+        "/users/",
+        "/users//orders/9",
+        "/users/7/",
+        "/users/a\x00b",
+        "/users/a\nb",
+        "/users/a\ufffd",
+        "/files/",
+        "/files",
+    ],
 )
 def test_nothing_is_found_when_no_route_matches(path: str) -> None:
     """A parameter is never empty and never holds a control character; a slash more is another path."""
@@ -92,8 +104,8 @@ def test_values_come_back_when_a_path_is_built_from_its_route(
     assert matcher(route).find(path) == (route, values)
 
 
-@given(st.lists(st.sampled_from(["a", "b", "{x}"]), min_size=1, max_size=4), st.data())
-def test_matcher_agrees_with_trying_every_route_when_routes_overlap(_: list[str], data: st.DataObject) -> None:
+@given(st.data())
+def test_matcher_agrees_with_trying_every_route_when_routes_overlap(data: st.DataObject) -> None:
     """What a search over all routes by preference finds, the tree finds."""
     shapes = data.draw(
         st.lists(
