@@ -18,6 +18,7 @@ from .model import RouteModel, models_of
 from .settings import HttpSettings, settings_of
 from .site import Resident, Site, site_for
 from .static import static_routes
+from .watch import Watch
 
 __all__ = ["APP", "Server"]
 
@@ -81,9 +82,11 @@ class Server:
                 entries[route.declaration.name] = entry
                 models += models_of(route.declaration, wiring.signatures[route.declaration.name], settings.prefix)
 
+        watch = Watch()
+
         def compiled(model: RouteModel, *, head: bool) -> Endpoint:
             return compile_endpoint(
-                model, entries[model.handler], dispatcher.fail, timeout_s=wiring.timeout_s,
+                model, entries[model.handler], dispatcher.fail, watch, timeout_s=wiring.timeout_s,
                 max_body_bytes=settings.max_body_bytes, memory_bytes=settings.upload_memory_bytes, head=head,
             )  # fmt: skip
 
