@@ -83,11 +83,13 @@ def pairs_of(raw: bytes, where: str = "query") -> list[tuple[str, str]]:
         raise ValidationError(f"{where} has more than 1000 fields; send fewer") from None
 
 
-def compile_parameters(model: RouteModel) -> Bind:
-    """Compile how path, query, headers and cookies become arguments."""
+def compile_parameters(model: RouteModel) -> Bind | None:
+    """Compile how path, query, headers and cookies become arguments; None where the path's values are these."""
     parameters = model.parameters
+    if not parameters:
+        return lambda scope, values: {}
     if all(each.where == "path" and each.type is str and each.alias == each.name for each in parameters):
-        return lambda scope, values: dict(values)
+        return None
     struct = msgspec.defstruct(
         "Parameters",
         [

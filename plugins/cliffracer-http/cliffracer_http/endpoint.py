@@ -28,7 +28,7 @@ from .model import RouteModel
 from .negotiation import choose
 from .responses import Reply
 from .streaming import ResponseBroken, pour
-from .watch import Inbox, Watch, Watched
+from .watch import Inbox, Watch
 
 __all__ = ["REQUEST", "SCOPE", "Endpoint", "Fail", "compile_endpoint", "request_of", "respond"]
 
@@ -72,14 +72,14 @@ def compile_endpoint(
     wants_request = Request in model.injected.values()
     render = compile_reply(model, head=head)
 
-    async def serve(scope: Any, receive: Any, send: Any, values: dict[str, str]) -> None:
+    async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
         headers, correlation_id, asked_s, content_type, accept = admit(scope["headers"])
         opened: FormData | None = None
         inbox: Inbox | None = None
-        watched: Watched | None = None
+        task: asyncio.Task[Any] | None = None
         try:
             state: dict[str, object] = {SCOPE: scope}
-            arguments = bind(scope, values)
+            arguments = bind(scope, values) if bind is not None else values
             if decode is not None:
                 arguments.update(decode(await read_body(receive, limit), content_type))
             elif form is not None:
@@ -100,13 +100,13 @@ def compile_endpoint(
                 arguments=arguments,
                 state=state,
             )
-            watched = watch.begin(receive if inbox is None else inbox.watch)
+            task = watch.begin(receive if inbox is None else inbox.watch)
             if streams:
-                settle = functools.partial(watch.end, watched)
+                settle = functools.partial(watch.end, task)
                 await pour(model, call, context, accept, send, deadline, settle, head=head)
                 return
             result = await call(context)
-            watch.end(watched)
+            watch.end(task)
             if isinstance(result, Response):
                 await respond(result, scope, receive, send, correlation_id)
                 return
@@ -116,18 +116,17 @@ def compile_endpoint(
         except ClientGone:
             return
         except Exception as error:
-            if watched is not None:
-                watch.end(watched)
+            if task is not None:
+                watch.end(task)
             await fail(scope, receive, send, error, correlation_id)
         except asyncio.CancelledError:
-            if watched is None or not watched.gone:
+            if task is None or not watch.is_gone(task):
                 raise
-            if watched.task is not None:
-                watched.task.uncancel()
+            task.uncancel()
             logger.info("%s: the client went away; correlation id %s", subject, correlation_id)
         finally:
-            if watched is not None:
-                watch.end(watched)
+            if task is not None:
+                watch.end(task)
             if inbox is not None:
                 inbox.close()
             if opened is not None:

@@ -9,69 +9,63 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-__all__ = ["Inbox", "Watch", "Watched"]
+__all__ = ["Inbox", "Watch"]
 
 PERIOD_S = 0.1
 
 
-class Watched:
-    """One running request."""
-
-    __slots__ = ("gone", "over", "receive", "round", "task", "watcher")
-
-    def __init__(self, task: asyncio.Task[Any] | None, receive: Any, round: int) -> None:
-        self.task = task
-        self.receive = receive
-        self.round = round
-        self.gone = False
-        """Its client went away, and it was cancelled for that."""
-        self.over = False
-        self.watcher: asyncio.Task[None] | None = None
+Task = asyncio.Task[Any]
 
 
 class Watch:
-    """The running requests of one address."""
+    """The running requests of one service, by their tasks."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
-        self._running: dict[Watched, None] = {}
-        self._round = 0
+        self._young: dict[Task, Any] = {}
+        """Those that began within the last period, and their `receive`."""
+        self._old: dict[Task, Any] = {}
+        self._watchers: dict[Task, asyncio.Task[None]] = {}
+        self._gone: set[Task] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, receive: Any) -> Watched:
-        """Watch over the current task's request, whose body has been read, until `end`."""
-        watched = Watched(asyncio.current_task(self._loop), receive, self._round)
-        self._running[watched] = None
+    def begin(self, receive: Any) -> Task:
+        """Watch over the current task's request, whose body has been read, until `end` is given the task."""
+        task = asyncio.current_task(self._loop)
+        assert task is not None, "a request runs in a task"
+        self._young[task] = receive
         if self._timer is None:
             self._timer = self._loop.call_later(PERIOD_S, self._look)
-        return watched
+        return task
 
-    def end(self, watched: Watched) -> None:
+    def end(self, task: Task) -> None:
         """Let a request go; safe to call twice, and needed before its response ends."""
-        if not watched.over:
-            watched.over = True
-            del self._running[watched]
-            if watched.watcher is not None:
-                watched.watcher.cancel()
+        if self._young.pop(task, None) is None and self._old.pop(task, None) is not None:
+            watcher = self._watchers.pop(task, None)
+            if watcher is not None:
+                watcher.cancel()
+
+    def is_gone(self, task: Task) -> bool:
+        """Tell whether a request was cancelled because its client went away, and forget that."""
+        if task not in self._gone:
+            return False
+        self._gone.discard(task)
+        return True
 
     def _look(self) -> None:
-        self._round += 1
-        for watched in self._running:
-            if watched.round >= self._round - 1:
-                break  # it, and all after it, began within the last period
-            if watched.watcher is None:
-                watched.watcher = self._loop.create_task(_wait(watched))
-        self._timer = self._loop.call_later(PERIOD_S, self._look) if self._running else None
+        for task, receive in self._old.items():
+            if task not in self._watchers:
+                self._watchers[task] = self._loop.create_task(self._wait(task, receive))
+        self._old |= self._young
+        self._young = {}
+        self._timer = self._loop.call_later(PERIOD_S, self._look) if self._old else None
 
-
-async def _wait(watched: Watched) -> None:
-    while True:
-        message = await watched.receive()
-        if message["type"] == "http.disconnect":
-            break
-    if not watched.over and watched.task is not None:
-        watched.gone = True
-        watched.task.cancel()
+    async def _wait(self, task: Task, receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        if task in self._old:
+            self._gone.add(task)
+            task.cancel()
 
 
 class Inbox:
