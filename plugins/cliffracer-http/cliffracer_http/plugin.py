@@ -41,12 +41,12 @@ class Http:
 
     @hookimpl
     def cliffracer_register_settings(self) -> Sequence[Section]:
-        """Offer the section `http`, and the flat names `http_host` and `http_port`."""
+        """Offer the section `http`, and the flat name `http_port`."""
         return [
             Section(
                 name="http",
                 type=HttpSettings,
-                flat={"http_host": "host", "http_port": "port"},
+                flat={"http_port": "port"},
                 secrets=frozenset({"guard_token", "tls_key_password"}),
             )
         ]
