@@ -109,25 +109,31 @@ class Run(msgspec.Struct, eq=False):
 class Gate:
     """Let at most `limit` calls of one handler run; the others wait in a bounded queue.
 
-    `running` counts calls, `stuck` threads that still run for calls that were cancelled.
+    `free` counts slots; one is taken by each call that runs and by each thread that still runs for a call
+    that was cancelled, which are `stuck`.
     """
 
-    __slots__ = ("_loop", "_pumping", "limit", "running", "stuck", "waiting")
+    __slots__ = ("_loop", "_pumping", "free", "limit", "stuck", "waiting")
 
     def __init__(self, limit: int, loop: asyncio.AbstractEventLoop) -> None:
         self.limit = limit
-        self.running = 0
+        self.free = limit
         self.stuck = 0
-        self.waiting: deque[Callable[[], None]] = deque()
+        self.waiting: deque[Callable[[], object]] = deque()
         self._loop = loop
         self._pumping = False
+
+    @property
+    def running(self) -> int:
+        """Calls that run."""
+        return self.limit - self.free - self.stuck
 
     @property
     def idle(self) -> bool:
         """Nothing runs and nothing waits."""
         return not self.running and not self.waiting
 
-    def enter(self, start: Callable[[], None], queue_size: int) -> bool:
+    def enter(self, start: Callable[[], object], queue_size: int) -> bool:
         """Run `start` now if there is a slot, later if there is room to wait; False if there is neither."""
         if self.take():
             start()
@@ -136,12 +142,12 @@ class Gate:
 
     def take(self) -> bool:
         """Take a slot if one is free and nobody waits."""
-        if self.waiting or self.running + self.stuck >= self.limit:
+        if self.free <= 0 or self.waiting:
             return False
-        self.running += 1
+        self.free -= 1
         return True
 
-    def wait(self, start: Callable[[], None], queue_size: int) -> bool:
+    def wait(self, start: Callable[[], object], queue_size: int) -> bool:
         """Queue `start` until there is a slot; False if `queue_size` wait already."""
         if len(self.waiting) >= queue_size:
             return False
@@ -150,7 +156,7 @@ class Gate:
 
     def leave(self) -> None:
         """Free a slot. Whoever waits starts from the event loop, not from the stack of the call that ended."""
-        self.running -= 1
+        self.free += 1
         if self.waiting and not self._pumping:
             self._pumping = True
             self._loop.call_soon(self._pump)
@@ -158,20 +164,22 @@ class Gate:
     def refuse_waiting(self) -> None:
         """Start all who wait, limit or not: their service is closing, so each only hears of that."""
         while self.waiting:
-            self.running += 1
+            self.free -= 1
             self.waiting.popleft()()
 
     def thread_stuck(self) -> None:
         """Keep a slot taken: the call was cancelled, its thread still runs."""
         self.stuck += 1
+        self.free -= 1
 
     def thread_ended(self) -> None:
         """Free the slot such a thread had."""
         self.stuck -= 1
+        self.free += 1
         self._pump()
 
     def _pump(self) -> None:
         self._pumping = False
-        while self.waiting and self.running + self.stuck < self.limit:
-            self.running += 1
+        while self.waiting and self.free > 0:
+            self.free -= 1
             self.waiting.popleft()()

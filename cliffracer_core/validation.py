@@ -20,7 +20,7 @@ import msgspec
 from msgspec import inspect as shapes
 
 from .errors import ConfigurationError, ValidationError
-from .messages import CODECS, JSON, Codec, invalid
+from .messages import CODECS, Codec, invalid
 
 __all__ = ["Arguments", "injected", "resolve_annotations"]
 __all__ += ["validate_email", "validate_port", "validate_timeout", "validate_url"]
@@ -111,7 +111,8 @@ class Arguments:
         self.schema_type: Any = target
         """What a body is decoded into."""
         self._decoders = {codec.content_type: codec.decoder(target) for codec in CODECS.values()} if checked else {}
-        self._decode_json: Callable[[bytes], Any] = msgspec.json.Decoder(target if checked else Any).decode
+        self.quick: Callable[[bytes], Any] = msgspec.json.Decoder(target if checked else Any).decode
+        """Decodes a JSON body into `schema_type`; where it raises, `decode` says why, or that nothing is amiss."""
         self._empty = {codec.content_type: codec.encode({}) for codec in CODECS.values()}
 
     def decode(self, body: bytes, codec: Codec) -> dict[str, object]:
@@ -126,15 +127,6 @@ class Arguments:
         if not body and self._optional:
             return {}
         return {self.whole: self._decoders[kind](body or self._empty[kind])}
-
-    def decode_json(self, body: bytes) -> dict[str, object]:
-        """Do as `decode` with a JSON body, the quick way where nothing is amiss."""
-        try:
-            if self.whole is None:
-                return _asdict(self._decode_json(body))
-            return {self.whole: self._decode_json(body)} if body else self.decode(body, JSON)
-        except Exception:
-            return self.decode(body, JSON)
 
     def pack(self, arguments: Mapping[str, object]) -> object:
         """Return what a caller sends for arguments by name: themselves, or the one that is the whole body."""

@@ -79,7 +79,7 @@ class MendedClient(Client):
 
             limit = self.pending_bytes
             return await self.subscribe(pattern, queue, cb=handle, pending_msgs_limit=0, pending_bytes_limit=limit)
-        path.receivers[b"%d" % (self._sid + 1)] = receive  # nats-py takes that number before it first waits
+        path.hear(b"%d" % (self._sid + 1), receive)  # nats-py takes that number before it first waits
         return await self.subscribe(pattern, queue, cb=_never)
 
     @property
@@ -99,7 +99,7 @@ class MendedClient(Client):
     def unheard(self, subscription: Subscription) -> None:
         """Take a subscription off the data path, once it is drained."""
         if self.data_path is not None:
-            self.data_path.receivers.pop(b"%d" % subscription._id, None)
+            self.data_path.unhear(b"%d" % subscription._id)
 
     def forget(self, subscription: Subscription) -> None:
         """Drop a subscription whose drain failed, so that a reconnect does not bring it back.

@@ -66,7 +66,7 @@ class Wire:
         """`PUB <subject> ` for subjects that passed, since they repeat."""
         self._inboxes: dict[str, bytes] = {}
         """The same for reply subjects, up to their last dot."""
-        self._replying_to = ""
+        self._replying_to: str | None = None
         """The reply subject of the request handed over last, which most handlers answer at once."""
         self._reply_subject = b""
         """It as it stood on the wire."""
@@ -126,6 +126,15 @@ class Wire:
         send = client.sender
         if send is None:
             return self._put_elsewhere(message, data)
+        return None if send(data) else self._drained(client)
+
+    def put_known(self, subject: bytes, body: bytes) -> Coroutine[Any, Any, None] | None:
+        """Do as `put` with a short message, without headers, on a subject that came from the server."""
+        data = b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body)
+        client = self.connection.client or self.connection.live()
+        send = client.sender
+        if send is None:
+            return self._put_elsewhere(Message(subject.decode("utf-8", "replace"), body), data)
         return None if send(data) else self._drained(client)
 
     async def publish(self, message: Message) -> None:
