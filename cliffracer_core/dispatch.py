@@ -22,11 +22,12 @@ from typing import Any
 import msgspec
 
 from .context import MessageContext, create_correlation_id, current_context, enter_call, leave_calls
+from .deadlines import Deadlines, Expiring
 from .errors import Cancelled, CliffracerError, ConfigurationError, DeadlineExceeded, Overloaded
 from .generators import check_generator, into_stream
 from .handlers import Declaration, ErrorHandler, Recovery, RpcOptions
 from .interfaces import Call, Middleware, Resolver
-from .limits import Deadlines, Expiring, Gate, Run
+from .limits import Gate, Run
 from .messages import CONTENT_TYPE, codec_for
 from .threads import Threads
 from .validation import Arguments

@@ -47,6 +47,7 @@ CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"
 """Lower case; never stored in a dead letter."""
 
 _HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
+_SHORT = 8
 _HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -106,9 +107,12 @@ def validate_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
         InvalidHeader: naming the header, never its value.
     """
     for name, value in headers.items():
-        plain = isinstance(value, str) and value.isascii() and value.isprintable() and value.strip() == value
-        if not plain or not _is_name(name):
-            _check_header(name, value)
+        if type(value) is str and len(value) <= _SHORT:
+            _check_again(name, value)
+        else:
+            plain = isinstance(value, str) and value.isascii() and value.isprintable() and value.strip() == value
+            if not plain or not _is_name(name):
+                _check_header(name, value)
     return headers
 
 
@@ -128,6 +132,9 @@ def _check_header(name: str, value: str) -> None:
         raise InvalidHeader(f"header {name!r} has a value that is not valid Unicode") from None
 
 
+_check_again = functools.lru_cache(1024)(_check_header)  # short values, such as timeouts, come again
+
+
 class Codec:
     """Encode and decode values of one content type, with errors of ours.
 
@@ -137,7 +144,9 @@ class Codec:
 
     def __init__(self, content_type: str, encode: Callable[[object], bytes], decoder: type[Any]) -> None:
         self.content_type = content_type
-        self._encode = encode
+        self.encode_quickly = encode
+        """Encodes as `encode` does, with msgspec's own errors, and NaN and infinity as null in JSON."""
+        self._finite = content_type == "application/json"
         self._decoder = decoder
 
     def encode(self, value: object) -> bytes:
@@ -147,9 +156,11 @@ class Codec:
             EncodingError: the value, or something in it, has no encoding (NaN and infinity in JSON).
         """
         try:
-            body = self._encode(value)
+            body = self.encode_quickly(value)
+            if body.find(b"null") < 0 or not self._finite:
+                return body
             # msgspec writes NaN and infinity as null; a body without that word cannot hide one
-            lost = body.find(b"null") >= 0 and self.content_type == "application/json" and _has_non_finite(value)
+            lost = _has_non_finite(value)
         except RecursionError:
             raise EncodingError("value nests too deeply or contains itself; return a finite structure") from None
         except (TypeError, ValueError, OverflowError, AttributeError, msgspec.MsgspecError) as error:

@@ -270,7 +270,7 @@ class PullConsumer:
 
     def _refill_now(self) -> None:
         """Ask for more behind the acks of what was handled; the loop does it where nothing can be sent at once."""
-        if self._wire.connection.live().sender is None:
+        if self._wire.connection.live().sender(0) is None:
             self._wake.set()
         elif (message := self._refill()) is not None:
             full = self._wire.put(message)
