@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import random
 import time
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
@@ -18,21 +17,26 @@ __all__ = ["Identity", "MessageContext", "create_correlation_id", "current_conte
 __all__ += ["get_correlation_id", "leave_calls", "remaining_s", "set_correlation_id", "with_correlation_id"]
 
 
+def _system_bits(count: int) -> int:
+    return int.from_bytes(os.urandom(count // 8))
+
+
 class _Ids:
     """Ids that differ in 64 random bits from those of other processes, and in a counter from each other."""
 
     next: Callable[[], str]
 
     def __init__(self) -> None:
-        self.seed(random.Random())
+        self.seed(_system_bits)
 
-    def seed(self, source: random.Random) -> None:
-        first = 1 << 63 | source.getrandbits(62)  # so that all have 16 digits
-        self.next = map(f"{source.getrandbits(64):016x}%x".__mod__, itertools.count(first)).__next__
+    def seed(self, bits: Callable[[int], int]) -> None:
+        """Begin anew; `bits(n)` gives a random number of n bits."""
+        first = 1 << 63 | bits(56)  # so that all have 16 digits
+        self.next = map(f"{bits(64):016x}%x".__mod__, itertools.count(first)).__next__
 
 
 ids = _Ids()
-os.register_at_fork(after_in_child=lambda: ids.seed(random.Random()))
+os.register_at_fork(after_in_child=lambda: ids.seed(_system_bits))
 
 clock: Callable[[], float] = time.monotonic
 """Seconds; deadlines are points on this clock, which asyncio's loops share."""

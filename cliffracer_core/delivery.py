@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import functools
 import logging
-import random
 import sys
 import time
 from collections.abc import Awaitable, Mapping, Sequence
@@ -321,6 +320,8 @@ class DurableEndpoint:
         logger.warning("%s: %s; the event will come again", self.handler.name, describe(error))
 
     def _pause_s(self, attempt: int) -> float:
+        import random  # with the first failure, not with the kernel
+
         pause = min(self.options.backoff_s * float(1 << min(attempt - 1, 30)), self.options.max_backoff_s)
         return pause * random.uniform(0.5, 1.0)
 

@@ -46,9 +46,9 @@ INSTANCE = "X-Instance-ID"
 CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
 """Lower case; never stored in a dead letter."""
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
+_HEADER_NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # a token of RFC 9110, section 5.6.2
 _SHORT = 8
-_HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_HEADER_VALUE_FORBIDDEN = r"[\x00-\x08\x0a-\x1f\x7f]"
 
 
 class Message(msgspec.Struct, eq=False):
@@ -118,13 +118,13 @@ def validate_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 @functools.lru_cache(1024)
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and _HEADER_NAME.fullmatch(name) is not None
+    return isinstance(name, str) and re.fullmatch(_HEADER_NAME, name) is not None
 
 
 def _check_header(name: str, value: str) -> None:
     if not _is_name(name):
         raise InvalidHeader(f"header name {name!r} is not a token; use letters, digits and '-'")
-    if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or value != value.strip():
+    if not isinstance(value, str) or re.search(_HEADER_VALUE_FORBIDDEN, value) or value != value.strip():
         raise InvalidHeader(f"header {name!r} has a value with a line break, control character or edge space")
     try:
         value.encode()
@@ -186,18 +186,18 @@ class Codec:
         return decode_checked
 
 
-_PATH = re.compile(r"(.*) - at `(key` in `)?\$(.*)`", re.DOTALL)
-_FIELD = re.compile(r"[Oo]bject (missing required|contains unknown) field `([^`]+)`")
+_PATH = r"(?s)(.*) - at `(key` in `)?\$(.*)`"
+_FIELD = r"[Oo]bject (missing required|contains unknown) field `([^`]+)`"
 
 
 def invalid(error: msgspec.ValidationError) -> ValidationError:
     """Translate msgspec's error, which ends in a path such as `$.user.age`, into one that names the field."""
-    match = _PATH.fullmatch(str(error))
+    match = re.fullmatch(_PATH, str(error))
     text, key, path = match.groups() if match else (str(error), None, "")
     if key:
         text = f"a key of it: {text[:1].lower()}{text[1:]}"
     field = path.removeprefix(".")
-    named = _FIELD.match(text)
+    named = re.match(_FIELD, text)
     if named:
         field = f"{field}.{named[2]}" if field else named[2]
         text = "it is missing" if named[1] == "missing required" else "there is no such argument"

@@ -14,7 +14,6 @@ import types
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Collection, Mapping
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import inspect as shapes
@@ -261,7 +260,7 @@ def validate_timeout(timeout: float) -> float:
 
 
 _LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-_EMAIL = re.compile(rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@(?=.{{1,253}}$)({_LABEL}\.)+{_LABEL}")
+_EMAIL = rf"[A-Za-z0-9.!#$%&'*+/=?^_`{{|}}~-]{{1,64}}@(?=.{{1,253}}$)({_LABEL}\.)+{_LABEL}"
 
 
 def validate_email(email: str) -> str:
@@ -273,7 +272,7 @@ def validate_email(email: str) -> str:
     local = email.partition("@")[0] if isinstance(email, str) else "."
     if (
         not isinstance(email, str)
-        or not _EMAIL.fullmatch(email)
+        or not re.fullmatch(_EMAIL, email)
         or ".." in local
         or local[0] == "."
         or local[-1] == "."
@@ -288,6 +287,8 @@ def validate_url(url: str, schemes: Collection[str] = ("http", "https")) -> str:
     Raises:
         ValidationError: it is not.
     """
+    from urllib.parse import urlsplit  # with the first URL, not with the kernel
+
     try:
         parts = urlsplit(url)
         valid = parts.scheme in schemes and bool(parts.hostname) and (parts.port is None or parts.port > 0)

@@ -50,7 +50,7 @@ def pinned(loop: VirtualLoop, seed: int) -> Iterator[None]:
         _pin(undo, ThreadPoolExecutor, "submit", _submit)
         _pin(undo, Threads, "submit", _call_at_once)
         random.seed(f"random:{seed}")
-        ids.seed(random.Random(f"ids:{seed}"))
+        ids.seed(random.Random(f"ids:{seed}").getrandbits)
         undo.callback(random.setstate, states[0])
         undo.callback(setattr, ids, "next", states[1])
         yield
