@@ -1,4 +1,4 @@
-"""The rows of the table and what each must reach; from issue 3."""
+"""The rows of the table and what each must reach."""
 
 from __future__ import annotations
 
