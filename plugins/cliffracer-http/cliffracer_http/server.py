@@ -37,9 +37,9 @@ class Server:
         self._resident: Resident | None = None
 
     @property
-    def addresses(self) -> list[str]:
-        """URLs where it listens; empty while it does not."""
-        return [] if self._site is None else self._site.addresses
+    def url(self) -> str | None:
+        """Where it listens; None while it does not."""
+        return None if self._site is None else self._site.url
 
     async def start(self, wiring: Wiring, routes: Sequence[tuple[Route, Entry]], asgi: Sequence[Any]) -> None:
         """Compile and listen.

@@ -38,7 +38,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """0 takes a free one."""
     unix_socket: str | None = None
     """Listen on this path in place of host and port."""
-    server: Literal["auto", "hypercorn", "uvicorn", "granian"] = "hypercorn"
+    server: Literal["auto", "hypercorn", "uvicorn"] = "hypercorn"
     """`auto` takes the fastest that is installed."""
     tls_cert: str | None = None
     """Path of the certificate chain in PEM; with `tls_key` the server speaks TLS."""
@@ -52,12 +52,6 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     compression_min_bytes: Count = 1024
     max_body_bytes: Count = 1024 * 1024
     """Larger request bodies are refused (413); a route may set its own."""
-    max_header_bytes: Count = 64 * 1024
-    max_headers: Count = 100
-    header_timeout_s: Positive = 10.0
-    """For the whole head of a request, where the server can."""
-    body_timeout_s: Positive = 20.0
-    """For each next part of a request's body (408)."""
     keep_alive_s: Positive = 75.0
     """An idle connection is closed after so long."""
     upload_memory_bytes: Count = 1024 * 1024

@@ -15,7 +15,7 @@ from .edge import correlation_of
 from .health import HEALTH_PATHS, Health
 from .model import RouteModel
 from .problems import send_problem
-from .serving import Serving
+from .serving import Serving, bind, serving_for
 from .settings import HttpSettings
 
 __all__ = ["Resident", "Site", "site_for"]
@@ -46,15 +46,16 @@ class Site:
         self._settings = settings
         self._residents: list[Resident] = []
         self._serving: Serving | None = None
+        self._url = ""
         self._lock = asyncio.Lock()
         self._asgi: Any = self._by_path
         health = Health(lambda: [each.wiring for each in self._residents], self._fail)
         self._health = {path: health.page(path) for path in HEALTH_PATHS}
 
     @property
-    def addresses(self) -> list[str]:
-        """URLs where it listens; empty while it does not."""
-        return [] if self._serving is None else list(self._serving.addresses)
+    def url(self) -> str | None:
+        """Where it listens, such as `http://127.0.0.1:8080`; None while it does not."""
+        return None if self._serving is None else self._url
 
     async def enter(self, resident: Resident) -> None:
         """Serve a service too; the first one starts the server.
@@ -71,13 +72,22 @@ class Site:
             self._residents.append(resident)
             self._settle()
             if self._serving is None:
-                serving = Serving(self._settings)
                 try:
-                    await serving.start(self)
+                    await self._listen()
                 except BaseException:
                     self._residents.remove(resident)
+                    _forget(self._key, self)
                     raise
-                self._serving = serving
+
+    async def _listen(self) -> None:
+        serving = serving_for(self._settings)
+        listener, url = bind(self._settings)
+        try:
+            await serving.start(self, listener)
+        except BaseException:
+            listener.close()
+            raise
+        self._serving, self._url = serving, url
 
     async def leave(self, resident: Resident, grace_s: float) -> None:
         """Serve a service no more; the last one stops the server, which finishes what runs."""

@@ -7,6 +7,7 @@ while get one: a timer that all share looks after them ten times a second.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from typing import Any
 
 __all__ = ["Inbox", "Watch"]
@@ -78,15 +79,14 @@ class Inbox:
     def __init__(self, receive: Any) -> None:
         self._receive = receive
         self._next: asyncio.Task[Any] | None = None
-        self._kept: Any = None
+        self._kept: deque[Any] = deque()
         self._given: Any = None
         self._asking = False
 
     async def __call__(self) -> Any:
         """Return the next message, as the server's own would."""
-        if self._kept is not None:
-            message, self._kept = self._kept, None
-            return message
+        if self._kept:
+            return self._kept.popleft()
         self._asking = True
         try:
             message = self._given = await self._take()
@@ -95,12 +95,12 @@ class Inbox:
         return message
 
     async def watch(self) -> Any:
-        """Return the next message, and keep it for the handler, which must have read the one before."""
-        while self._kept is not None:
+        """Return the next message, and keep it for the handler; of a body at most one part is read ahead."""
+        while self._kept and self._kept[-1].get("more_body", False):
             await asyncio.sleep(PERIOD_S)
         message = await self._take()
         if not self._asking and message is not self._given:
-            self._kept = message
+            self._kept.append(message)
         return message
 
     async def _take(self) -> Any:

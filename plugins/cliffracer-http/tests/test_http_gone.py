@@ -118,6 +118,7 @@ async def leave(client: httpx.AsyncClient, log: Log, method: str, path: str, beg
             await task
 
 
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
 @pytest.mark.parametrize(
     ("method", "path", "name", "options"),
     [
@@ -129,10 +130,10 @@ async def leave(client: httpx.AsyncClient, log: Log, method: str, path: str, beg
     ],
 )
 async def test_handler_is_cancelled_when_its_client_goes_away(
-    serve: Any, log: Log, method: str, path: str, name: str, options: dict[str, Any]
+    serve: Any, log: Log, server: str, method: str, path: str, name: str, options: dict[str, Any]
 ) -> None:
     """With a body, with the request at hand, with a body read late, streaming, and streaming nothing."""
-    client: httpx.AsyncClient = await serve(Front)
+    client: httpx.AsyncClient = await serve(Front, http={"server": server})
     await leave(client, log, method, path, f"{name} begins", **options)
     await log.has(f"{name} is cancelled")
     assert (await client.get("/quick/0")).status_code == 200
