@@ -107,3 +107,38 @@ def test_the_navigation_has_every_page_and_no_other() -> None:
     listed = re.findall(r"^ +- (?:[^:\n]+: )?([\w/.-]+\.md)$", SETTINGS.partition("\nnav:\n")[2], re.M)
     there = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md") if "examples" not in page.parts}
     assert sorted(listed) == sorted(each for each in there if not re.match(r"adr/\d", each))
+
+
+def names_there_and_here() -> list[tuple[str, list[str], str]]:
+    """Return each row of docs/reference-names.md: the old name, our names, since when."""
+    text = (DOCS / "reference-names.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?!there |---)(.+?) \| (.+?) \| (.+?) \|$", text, re.M)
+    return [(there, re.findall(r"`(cliffracer_[\w.]+)`", here), since) for there, here, since in rows]
+
+
+@pytest.mark.parametrize(("there", "here", "since"), names_there_and_here(), ids=lambda each: str(each)[:40])
+def test_the_map_of_names_is_true(there: str, here: list[str], since: str) -> None:
+    """What is said to be there can be imported; what is planned ships in no package yet, or the row is out of date."""
+    if since == "planned":
+        shipped = [name for name in here if name.partition(".")[0] in PACKAGES[1:]]
+        assert here
+        assert not shipped, f"{shipped[0]} ships: give {there} the version since when, in docs/reference-names.md"
+        return
+    assert re.fullmatch(r"\d+\.\d+|-", since)
+    assert here or since == "-"
+    for name in here:
+        find(name)
+
+
+def find(name: str) -> object:
+    """Return what a dotted name names, a field of a Struct included."""
+    parts = name.split(".")
+    for end in range(len(parts), 0, -1):
+        try:
+            value: object = importlib.import_module(".".join(parts[:end]))
+        except ModuleNotFoundError:
+            continue
+        for part in parts[end:]:
+            value = getattr(value, part)
+        return value
+    raise ModuleNotFoundError(name)
