@@ -43,9 +43,9 @@ from cliffracer_core import errors, hookspecs
 from cliffracer_core.assembly import load_plugins
 from cliffracer_core.config import KernelSettings
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from console import Session  # noqa: E402
+from tests.console import Session  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
