@@ -38,7 +38,7 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """0 takes a free one."""
     unix_socket: str | None = None
     """Listen on this path in place of host and port."""
-    server: Literal["auto", "hypercorn", "uvicorn"] = "hypercorn"
+    server: Literal["auto", "hypercorn", "uvicorn", "granian"] = "hypercorn"
     """`auto` takes the fastest that is installed."""
     tls_cert: str | None = None
     """Path of the certificate chain in PEM; with `tls_key` the server speaks TLS."""
@@ -52,8 +52,20 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     compression_min_bytes: Count = 1024
     max_body_bytes: Count = 1024 * 1024
     """Larger request bodies are refused (413); a route may set its own."""
+    max_header_bytes: Annotated[int, msgspec.Meta(ge=8192)] = 64 * 1024
+    """A longer head of a request is refused (431)."""
+    max_headers: Count = 100
+    """More header fields are refused (431)."""
+    header_timeout_s: Positive = 10.0
+    """For the whole head of a request (408)."""
+    body_timeout_s: Positive = 20.0
+    """For each next part of a request's body (408)."""
+    send_timeout_s: Positive = 60.0
+    """A client that reads nothing of its response for so long is cut off."""
     keep_alive_s: Positive = 75.0
     """An idle connection is closed after so long."""
+    reuse_port: bool = False
+    """Share the port with other processes that say so too; `cliffracer run --workers` does."""
     upload_memory_bytes: Count = 1024 * 1024
     """An uploaded file larger than this is kept on disk."""
     idempotency_ttl_s: Positive = 24 * 3600.0

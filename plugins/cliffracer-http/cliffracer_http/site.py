@@ -13,9 +13,10 @@ from cliffracer_core.interfaces import Wiring
 from .application import Dispatcher, Table
 from .edge import correlation_of
 from .health import HEALTH_PATHS, Health
+from .limits import Limits
 from .model import RouteModel
 from .problems import send_problem
-from .serving import Serving, bind, serving_for
+from .servers import AsgiServer, bind, server_for
 from .settings import HttpSettings
 
 __all__ = ["Resident", "Site", "site_for"]
@@ -45,7 +46,7 @@ class Site:
         self._key = key
         self._settings = settings
         self._residents: list[Resident] = []
-        self._serving: Serving | None = None
+        self._serving: AsgiServer | None = None
         self._url = ""
         self._lock = asyncio.Lock()
         self._asgi: Any = self._by_path
@@ -80,10 +81,10 @@ class Site:
                     raise
 
     async def _listen(self) -> None:
-        serving = serving_for(self._settings)
+        serving = server_for(self._settings)
         listener, url = bind(self._settings)
         try:
-            await serving.start(self, listener)
+            await serving.start(Limits(self, self._settings), listener)
         except BaseException:
             listener.close()
             raise
