@@ -91,19 +91,20 @@ async def _wait(steps: Generator[Any, Any, Any], waited: Any, timeout_s: float) 
 
 
 @types.coroutine
-def _rest(steps: Generator[Any, Any, Any], waited: Any) -> Generator[Any, Any, Any]:
-    """Drive what has been begun to its end."""
+def _rest(steps: Any, waited: Any) -> Generator[Any, Any, Any]:
+    """Drive what has been begun to its end; granian's awaitables are plain iterators, without `throw`."""
     while True:
         try:
-            given = yield waited
+            yield waited
         except BaseException as error:
-            step = steps.throw, error
+            if not hasattr(steps, "throw"):
+                raise
+            try:
+                waited = steps.throw(error)
+            except StopIteration as done:
+                return done.value
         else:
-            step = steps.send, given
-        try:
-            waited = step[0](step[1])
-        except StopIteration as done:
-            return done.value
+            return (yield from steps)
 
 
 async def _refuse(send: Any, status: int, detail: str) -> None:

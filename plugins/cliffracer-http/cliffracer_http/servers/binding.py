@@ -8,8 +8,7 @@ import socket
 import stat
 
 from cliffracer_core.errors import ConfigurationError, StartupError
-
-from ..settings import HttpSettings
+from cliffracer_http.settings import HttpSettings
 
 __all__ = ["bind"]
 

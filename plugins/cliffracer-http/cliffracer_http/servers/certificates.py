@@ -9,8 +9,7 @@ import time
 from collections.abc import Sequence
 
 from cliffracer_core.errors import ConfigurationError
-
-from ..settings import HttpSettings
+from cliffracer_http.settings import HttpSettings
 
 __all__ = ["Certificates", "check_certificates"]
 

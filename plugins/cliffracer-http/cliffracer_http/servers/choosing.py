@@ -5,8 +5,8 @@ from __future__ import annotations
 import importlib.util
 
 from cliffracer_core.errors import ConfigurationError
+from cliffracer_http.settings import HttpSettings
 
-from ..settings import HttpSettings
 from .certificates import check_certificates
 from .interface import AsgiServer
 

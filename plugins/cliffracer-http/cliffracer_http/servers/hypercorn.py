@@ -11,7 +11,8 @@ from typing import Any
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
-from ..settings import HttpSettings
+from cliffracer_http.settings import HttpSettings
+
 from .certificates import Certificates
 from .hypercorn_connection import Connection
 from .interface import ServerCapabilities
@@ -32,8 +33,8 @@ class HypercornServer:
     """
 
     capabilities = ServerCapabilities(
-        http2=True, header_limit=True, header_timeout=True, keep_alive_timeout=True, send_timeout=True,
-        tls_reload=True, cuts=True,
+        http2=True, header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True, send_timeout=True,
+        tls_reload=True, prompt_stop=True, cuts=True,
     )  # fmt: skip
 
     def __init__(self, settings: HttpSettings) -> None:

@@ -19,7 +19,9 @@ from hypercorn.protocol.ws_stream import WSStream
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from ..settings import HttpSettings
+from cliffracer_http.settings import HttpSettings
+
+from .heads import REFUSALS, is_too_long
 from .mailbox import Mailbox
 from .patience import Waited
 
@@ -81,7 +83,21 @@ class Connection:
             while data := await self._reader.read(READ_BYTES):
                 if self._closing:
                     continue  # unread, so that the client may read
+                if len(data) > self._settings.max_header_bytes and self._is_long(data):
+                    self._refuse(431)
+                    continue
                 await self._protocol.handle(RawData(data))
+
+    def _is_long(self, data: bytes) -> bool:
+        inner = self._protocol.protocol
+        begins = isinstance(inner, H11Protocol) and inner.stream is None
+        return begins and not data.startswith(b"PRI * HTTP/2") and is_too_long(data, self._settings.max_header_bytes)
+
+    def _refuse(self, status: int) -> None:
+        self._closing = self._lingers = True
+        self._writer.write(REFUSALS[status])
+        if self._writer.can_write_eof():
+            self._writer.write_eof()
 
     async def _send(self, event: Event) -> None:
         if isinstance(event, RawData):
@@ -172,9 +188,7 @@ class Connection:
         if self._lingers or self._writer.transport.get_write_buffer_size():
             self._writer.transport.abort()
         elif self._head_begun() and not self._closing:
-            self._closing = True
-            self._writer.write(TIMEOUT)
-            self._writer.close()
+            self._refuse(408)
         else:
             self.drain()
 
@@ -194,9 +208,6 @@ class Connection:
         for task in self._tasks:
             task.cancel()
         self._writer.transport.abort()
-
-
-TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 def _address(found: Any, address: Any) -> Any:

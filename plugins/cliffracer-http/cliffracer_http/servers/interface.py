@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from ..settings import HttpSettings
+from cliffracer_http.settings import HttpSettings
 
 __all__ = ["AsgiServer", "ServerCapabilities"]
 
@@ -21,12 +21,18 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """It refuses a head that is longer than `max_header_bytes`, without keeping it in memory."""
     header_timeout: bool = False
     """It closes a connection whose next head is not complete within `header_timeout_s`."""
+    silence_timeout: bool = False
+    """The same holds for a connection on which nothing at all has come."""
     keep_alive_timeout: bool = False
     """It closes a connection that was idle for `keep_alive_s`."""
     send_timeout: bool = False
     """It cuts off a client that reads nothing for `send_timeout_s`."""
     tls_reload: bool = False
     """Certificates that change on disk serve new connections, without a restart."""
+    close_codes: bool = False
+    """A websocket application learns the code with which its client closed."""
+    prompt_stop: bool = False
+    """A stop closes at once the connections that have sent no complete head; else they last for the grace time."""
     cuts: bool = False
     """At the end of the grace time it closes the connections that are left."""
 

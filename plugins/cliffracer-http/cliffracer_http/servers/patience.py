@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Hashable
 from typing import Protocol
 
-from ..settings import HttpSettings
+from cliffracer_http.settings import HttpSettings
 
 __all__ = ["Patience", "Waited", "period_of"]
 

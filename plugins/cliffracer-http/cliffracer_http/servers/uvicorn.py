@@ -13,8 +13,10 @@ import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-from ..settings import HttpSettings
+from cliffracer_http.settings import HttpSettings
+
 from .certificates import Certificates
+from .heads import REFUSALS, is_too_long
 from .interface import ServerCapabilities
 from .patience import Patience, Waited, period_of
 
@@ -34,8 +36,9 @@ class UvicornServer:
     """
 
     capabilities = ServerCapabilities(
-        header_limit=True, header_timeout=True, keep_alive_timeout=True, send_timeout=True, tls_reload=True, cuts=True
-    )
+        header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True, send_timeout=True, tls_reload=True,
+        close_codes=True, prompt_stop=True, cuts=True,
+    )  # fmt: skip
 
     def __init__(self, settings: HttpSettings) -> None:
         self._settings = settings
@@ -129,7 +132,7 @@ class _Protocol(HttpToolsProtocol):
         self._head_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        if len(data) > self._max_head and not self._reads_body() and data.find(b"\r\n\r\n", 0, self._max_head) < 0:
+        if len(data) > self._max_head and not self._reads_body() and is_too_long(data, self._max_head):
             self._refuse(431)
             return
         HttpToolsProtocol.data_received(self, data)
@@ -176,9 +179,3 @@ class _Protocol(HttpToolsProtocol):
             self._refuse(408)
         else:
             self.transport.close()
-
-
-REFUSALS = {
-    408: b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-    431: b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n",
-}
