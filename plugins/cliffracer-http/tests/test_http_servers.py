@@ -6,9 +6,8 @@ from cliffracer_http.servers import ServerCapabilities
 from cliffracer_http.testing import HttpServerContract
 
 ALL = ServerCapabilities(
-    http2=True, header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True, send_timeout=True,
-    tls_reload=True,
-    prompt_stop=True, cuts=True,
+    http2=True, header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True,
+    send_timeout=True, tls_reload=True, prompt_stop=True, cuts=True,
 )  # fmt: skip
 
 
@@ -20,8 +19,8 @@ class TestHypercorn(HttpServerContract):
 class TestUvicorn(HttpServerContract):
     kind = "uvicorn"
     claims = ServerCapabilities(
-        header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True, send_timeout=True,
-        tls_reload=True, close_codes=True, prompt_stop=True, cuts=True,
+        header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True,
+        send_timeout=True, tls_reload=True, close_codes=True, prompt_stop=True, cuts=True,
     )  # fmt: skip
 
 

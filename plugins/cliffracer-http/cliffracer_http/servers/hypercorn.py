@@ -33,8 +33,8 @@ class HypercornServer:
     """
 
     capabilities = ServerCapabilities(
-        http2=True, header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True, send_timeout=True,
-        tls_reload=True, prompt_stop=True, cuts=True,
+        http2=True, header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True,
+        send_timeout=True, tls_reload=True, prompt_stop=True, cuts=True,
     )  # fmt: skip
 
     def __init__(self, settings: HttpSettings) -> None:

@@ -36,8 +36,8 @@ class UvicornServer:
     """
 
     capabilities = ServerCapabilities(
-        header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True, send_timeout=True, tls_reload=True,
-        close_codes=True, prompt_stop=True, cuts=True,
+        header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True,
+        send_timeout=True, tls_reload=True, close_codes=True, prompt_stop=True, cuts=True,
     )  # fmt: skip
 
     def __init__(self, settings: HttpSettings) -> None:
