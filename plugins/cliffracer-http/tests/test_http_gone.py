@@ -210,3 +210,18 @@ async def test_handler_gets_every_message_once_when_the_watch_reads_too(monkeypa
         assert await watcher == "gone"
         assert (await inbox())["type"] == "http.disconnect"
     inbox.close()
+
+
+async def test_one_part_is_read_ahead_when_the_handler_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch fills no memory with a body that nobody wants; the server goes on holding the client back."""
+    monkeypatch.setattr("cliffracer_http.watch.PERIOD_S", 0.001)
+    messages: asyncio.Queue[Any] = asyncio.Queue()
+    for number in range(5):
+        messages.put_nowait({"type": "http.request", "body": b"%d" % number, "more_body": True})
+    inbox = Inbox(messages.get)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await inbox.watch()
+    assert messages.qsize() == 4
+    assert (await inbox())["body"] == b"0"
+    inbox.close()
