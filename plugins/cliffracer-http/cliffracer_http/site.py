@@ -17,7 +17,7 @@ from .model import RouteModel
 from .problems import send_problem
 from .servers.choice import make_server
 from .servers.interface import AsgiServer
-from .settings import HttpSettings, server_settings
+from .settings import HttpSettings, server_settings, settings_of
 
 __all__ = ["Resident", "Site", "site_for"]
 
@@ -105,7 +105,13 @@ class Site:
         self._asgi = self._residents[0].asgi if len(self._residents) == 1 else self._by_path
 
     def _check(self, resident: Resident) -> None:
+        settings = settings_of(resident.wiring.service)
         for other in self._residents:
+            if (settings.server, server_settings(settings)) != (self._settings.server, server_settings(self._settings)):
+                raise ConfigurationError(
+                    f"services {other.wiring.service.name!r} and {resident.wiring.service.name!r} share a port, and set "
+                    f"http.server, TLS or its times differently; set them alike, or give one http.port"
+                )
             for model in resident.models:
                 methods = other.table.get(model.path)
                 if methods is not None and model.method in methods:
