@@ -107,6 +107,7 @@ def compile_endpoint(
                 return
             result = await call(context)
             watch.end(task)
+            task = None
             if isinstance(result, Response):
                 await respond(result, scope, receive, send, correlation_id)
                 return
@@ -138,6 +139,7 @@ def compile_endpoint(
 Rendered = tuple[dict[str, Any], dict[str, Any]]
 Render = Callable[[Any, Any, str, bytes], Rendered]
 _JSON_TYPE = (b"content-type", b"application/json")
+_LENGTHS = tuple((b"content-length", b"%d" % size) for size in range(2048))
 
 
 def compile_reply(model: RouteModel, *, head: bool) -> Render:
@@ -169,7 +171,9 @@ def compile_reply(model: RouteModel, *, head: bool) -> Render:
             if codec is None:
                 raise NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
             body, kind = codec.encode(result), (b"content-type", codec.content_type.encode("ascii"))
-        headers = [kind, (b"content-length", b"%d" % len(body)), correlation, *extra]
+        size = len(body)
+        length = _LENGTHS[size] if size < 2048 else (b"content-length", b"%d" % size)
+        headers = [kind, length, correlation, *extra]
         return _messages(code, headers, b"" if head else body)
 
     return render
