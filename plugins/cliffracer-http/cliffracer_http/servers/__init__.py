@@ -1,7 +1,8 @@
-"""HTTP servers behind one protocol: Hypercorn, uvicorn, granian; each serves any ASGI 3 application."""
+"""HTTP servers behind one protocol."""
 
-from .binding import bind
-from .choosing import SERVERS, server_for
-from .interface import AsgiServer, ServerCapabilities
+from __future__ import annotations
 
-__all__ = ["SERVERS", "AsgiServer", "ServerCapabilities", "bind", "server_for"]
+from .choice import FASTEST_FIRST, make_server
+from .interface import Asgi, AsgiServer, ServerCapabilities, ServerSettings
+
+__all__ = ["FASTEST_FIRST", "Asgi", "AsgiServer", "ServerCapabilities", "ServerSettings", "make_server"]

@@ -1,100 +1,144 @@
-"""Hypercorn: HTTP/1.1 and HTTP/2. Its protocols are used as they are, in place of its `serve`."""
+"""Hypercorn: HTTP/1.1 and HTTP/2.
+
+Its protocols are used, under a connection of our own: Hypercorn's has no timeout for a request's head, waits for
+ever for a client that does not read or an application that does not, and starts two tasks per request to know
+when a connection is idle. Its `serve` waits without bound at the end on Python 3.12 and later.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import socket
-import sys
+import time
+from email.utils import formatdate
 from typing import Any
 
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
-from cliffracer_http.settings import HttpSettings
-
-from .certificates import Certificates
-from .hypercorn_connection import Connection
-from .interface import ServerCapabilities
-from .patience import Patience, period_of
+from .connection import Connection
+from .interface import Asgi, ServerCapabilities, ServerSettings
+from .sockets import listen, settle, unlink, urls_of
+from .stream import Stream
+from .tls import Certificates, check
 
 __all__ = ["HypercornServer"]
 
 logger = logging.getLogger("cliffracer.http")
 
-ARRIVAL_S = 0.05
-"""After the listener has closed: what the kernel holds by then is read before idle connections are closed."""
-
 
 class HypercornServer:
-    """Serve with Hypercorn's protocols; implements `AsgiServer`.
+    """Serve with Hypercorn; see `AsgiServer`."""
 
-    Hypercorn's own `serve` waits without bound, on Python 3.12 and later, for connections that are open.
-    """
+    capabilities = ServerCapabilities(http2=True, tls_reload=True)
 
-    capabilities = ServerCapabilities(
-        http2=True, header_limit=True, header_timeout=True, silence_timeout=True, keep_alive_timeout=True,
-        send_timeout=True, tls_reload=True, prompt_stop=True, cuts=True,
-    )  # fmt: skip
-
-    def __init__(self, settings: HttpSettings) -> None:
-        self._settings = settings
-        config = self._config = Config()
-        config.include_server_header = False
-        config.keep_alive_max_requests = sys.maxsize
-        config.h11_max_incomplete_size = settings.max_header_bytes
-        config.h2_max_header_list_size = settings.max_header_bytes
-        config.errorlog = logger
+    def __init__(self) -> None:
+        self._settings = ServerSettings()
         self._context = WorkerContext(None)
-        self._connections: set[Connection] = set()
-        self._server: asyncio.Server | None = None
-        self._patience: Patience | None = None
+        self._connections: dict[asyncio.Task[None], Connection] = {}
+        self._listener: asyncio.Server | None = None
+        self._certificates: Certificates | None = None
 
-    async def start(self, app: Any, listener: socket.socket) -> None:
-        """Accept; see `AsgiServer`."""
-        settings = self._settings
-        certificates = Certificates(settings, ["h2", "http/1.1"])
+    async def start(self, app: Asgi, settings: ServerSettings) -> list[str]:
+        """Listen; see `AsgiServer`."""
+        check(settings)
+        self._settings = settings
+        loop = asyncio.get_running_loop()
+        if settings.tls_cert:
+            self._certificates = Certificates(settings, ["h2", "http/1.1"])
+            self._certificates.watch()
+        try:
+            found = listen(settings)
+        except BaseException:
+            await self._close_certificates()
+            raise
+        urls = urls_of(found, settings)
+        wrapped = ASGIWrapper(app)  # type: ignore[arg-type]  # its types are its own
+        config = _config(settings, self._context)
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connection = Connection(app, self._config, self._context, settings, reader, writer)
-            self._connections.add(connection)
-            try:
-                await connection.run()
-            finally:
-                self._connections.discard(connection)
+        def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connection = Connection(wrapped, config, settings, self._context, reader, writer)
+            task = loop.create_task(connection.run())
+            self._connections[task] = connection
+            task.add_done_callback(self._forget)
 
-        self._server = await asyncio.start_server(
-            serve, sock=listener, ssl=certificates.context,
-            ssl_handshake_timeout=settings.header_timeout_s if certificates.context else None,
-        )  # fmt: skip
-        self._patience = Patience(lambda: self._connections, period_of(settings), certificates.refresh)
+        self._listener = await loop.create_server(
+            lambda: Stream(serve, settings.write_timeout_s),
+            sock=found,
+            backlog=settings.backlog,
+            **self._tls(),
+        )
+        return urls
+
+    def _tls(self) -> dict[str, Any]:
+        if self._certificates is None:
+            return {}
+        return {"ssl": self._certificates.context, "ssl_handshake_timeout": self._settings.header_timeout_s}
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._connections.pop(task, None)
+        if not task.cancelled() and task.exception() is not None:
+            logger.error("a connection failed", exc_info=task.exception())
 
     async def stop(self, grace_s: float) -> None:
         """Stop; see `AsgiServer`."""
-        server, self._server = self._server, None
-        if server is None:
+        if self._listener is None:
             return
-        loop = asyncio.get_running_loop()
-        end = loop.time() + grace_s
-        for _ in range(3):  # what waits to be accepted
-            await asyncio.sleep(0)
-        server.close()
-        await asyncio.sleep(min(ARRIVAL_S, grace_s))
+        listener, self._listener = self._listener, None
+        await settle()
+        listener.close()
+        unlink(self._settings)
+        await settle()
         await self._context.terminated.set()
-        while self._connections:
-            for connection in list(self._connections):
-                connection.drain()
-            if loop.time() >= end:
-                await self._cut()
-                break
-            await asyncio.sleep(0.01)
-        if self._patience is not None:
-            self._patience.close()
+        for connection in list(self._connections.values()):
+            connection.drain()
+        if self._connections:
+            await asyncio.wait(list(self._connections), timeout=grace_s)
+        await self._cut()
+        await self._close_certificates()
 
     async def _cut(self) -> None:
-        logger.warning("%d connections are cut at the end of the grace time", len(self._connections))
-        for connection in list(self._connections):
-            connection.cut()
-        end = asyncio.get_running_loop().time() + 1.0
-        while self._connections and asyncio.get_running_loop().time() < end:
-            await asyncio.sleep(0.01)
+        left = dict(self._connections)
+        if not left:
+            return
+        logger.warning("%d connections were cut at the end of the grace time", len(left))
+        for task, connection in left.items():
+            connection.abort()
+            task.cancel()
+        await asyncio.wait(list(left), timeout=1.0)
+
+    async def _close_certificates(self) -> None:
+        if self._certificates is not None:
+            await self._certificates.close()
+            self._certificates = None
+
+
+class _Config(Config):
+    """Hypercorn's settings, with headers that are made once a second, not once a response."""
+
+    def __init__(self, context: WorkerContext) -> None:
+        self._context = context
+        self._second = 0
+        self._date: list[tuple[bytes, bytes]] = []
+
+    def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date = [(b"date", formatdate(second, usegmt=True).encode("ascii"))]
+        if protocol == "h11" and self._context.terminated.is_set():
+            return [*self._date, (b"connection", b"close")]
+        return self._date
+
+
+def _config(settings: ServerSettings, context: WorkerContext) -> Config:
+    config = _Config(context)
+    config.errorlog = logger
+    config.accesslog = None
+    config.keep_alive_timeout = settings.keep_alive_s
+    config.keep_alive_max_requests = 2**62
+    config.h11_max_incomplete_size = settings.max_header_bytes
+    config.h2_max_header_list_size = settings.max_header_bytes
+    config.websocket_max_message_size = 16 * 1024 * 1024
+    return config

@@ -1,65 +1,82 @@
-"""What a server of ASGI applications is to the rest of this distribution."""
+"""What every server of ASGI applications offers here, and says it lacks."""
 
 from __future__ import annotations
 
-import socket
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Protocol
 
 import msgspec
 
-from cliffracer_http.settings import HttpSettings
+__all__ = ["LINGER_BYTES", "LINGER_S", "Asgi", "AsgiServer", "ServerCapabilities", "ServerSettings"]
 
-__all__ = ["AsgiServer", "ServerCapabilities"]
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI 3 application."""
+LINGER_S = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+"""What a client may go on sending after the response to it ended, before the connection is cut."""
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server can do; what it lacks is False, and `docs/http-servers.md` says what that means."""
+    """What a server can; a promise that it lacks is not made for it."""
 
     http2: bool = False
-    """HTTP/2, over TLS by ALPN and in the clear with prior knowledge."""
-    header_limit: bool = False
-    """It refuses a head that is longer than `max_header_bytes`, without keeping it in memory."""
-    header_timeout: bool = False
-    """It closes a connection whose next head is not complete within `header_timeout_s`."""
-    silence_timeout: bool = False
-    """The same holds for a connection on which nothing at all has come."""
-    keep_alive_timeout: bool = False
-    """It closes a connection that was idle for `keep_alive_s`."""
-    send_timeout: bool = False
-    """It cuts off a client that reads nothing for `send_timeout_s`."""
+    tls: bool = True
     tls_reload: bool = False
-    """Certificates that change on disk serve new connections, without a restart."""
-    close_codes: bool = False
-    """A websocket application learns the code with which its client closed."""
-    prompt_stop: bool = False
-    """A stop closes at once the connections that have sent no complete head; else they last for the grace time."""
-    cuts: bool = False
-    """At the end of the grace time it closes the connections that are left."""
+    """A renewed certificate is taken without a restart."""
+    unix_socket: bool = True
+    websockets: bool = True
+    header_timeout: bool = True
+    """A connection whose request head does not arrive in time is closed."""
+    header_limit: bool = True
+    """A head longer than `max_header_bytes` is refused with 431; where False, the connection is only closed."""
+    keep_alive_timeout: bool = True
+    """An idle connection is closed in time."""
+    write_timeout: bool = True
+    """A client that does not read its response is cut off in time."""
+    early_response: bool = True
+    """A response sent before the whole body was read reaches a client that is still sending."""
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and within which bounds a server serves."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 takes a free one."""
+    unix_socket: str | None = None
+    """Listen on this path in place of host and port."""
+    reuse_port: bool = False
+    """Let other processes of this user listen on the same port; the kernel spreads connections over them."""
+    tls_cert: str | None = None
+    """Path of the certificate chain in PEM; with `tls_key` the server speaks TLS."""
+    tls_key: str | None = None
+    tls_key_password: str | None = None
+    tls_reload_s: Positive = 5.0
+    """How often the certificate's files are looked at for a change."""
+    keep_alive_s: Positive = 75.0
+    """An idle connection is closed after so long."""
+    header_timeout_s: Positive = 10.0
+    """For the whole head of a request, from its first byte, and for the first byte of a connection."""
+    write_timeout_s: Positive = 60.0
+    """A client that reads nothing for so long, while there is much to send, is cut off."""
+    max_header_bytes: Count = 64 * 1024
+    backlog: Count = 1024
 
 
 class AsgiServer(Protocol):
-    """Serve one ASGI 3 application on one socket, in the running event loop, without signal handlers.
-
-    `cliffracer_http.testing.HttpServerContract` says exactly what that means.
-    """
+    """Serve one application in the running event loop, without signal handlers or threads of its own making."""
 
     capabilities: ServerCapabilities
 
-    def __init__(self, settings: HttpSettings) -> None: ...
-
-    async def start(self, app: Any, listener: socket.socket) -> None:
-        """Accept on a bound socket, which it owns from here on; connections are accepted when this returns.
-
-        Args:
-            app: called with `http` and `websocket` scopes, never with `lifespan`.
-            listener: bound, not yet listening.
+    async def start(self, app: Asgi, settings: ServerSettings) -> list[str]:
+        """Listen, and return the URLs; connections are accepted when this returns.
 
         Raises:
-            ConfigurationError: the certificate or its key cannot be read.
+            ConfigurationError: the settings ask for what it cannot, or a certificate cannot be read.
+            StartupError: the address cannot be listened on.
         """
 
     async def stop(self, grace_s: float) -> None:
-        """Accept no more, close what is idle, finish what runs within `grace_s` seconds, then cut it.
-
-        What had arrived before is served. Safe to call twice, and after a failed `start`.
-        """
+        """Accept no more, close idle connections, finish running requests; cut what runs after `grace_s` seconds."""

@@ -1,7 +1,8 @@
-"""The contract of an ASGI server; needs pytest."""
+"""The contract of HTTP servers, as tests."""
+
+from __future__ import annotations
 
 from .contract import HttpServerContract
-from .probe import Probe
-from .raw import Connection, Response
+from .raw import Raw, RawResponse
 
-__all__ = ["Connection", "HttpServerContract", "Probe", "Response"]
+__all__ = ["HttpServerContract", "Raw", "RawResponse"]

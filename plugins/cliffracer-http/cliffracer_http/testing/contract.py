@@ -1,16 +1,17 @@
-"""The contract of a server, all parts together."""
+"""The contract of an HTTP server, all parts together."""
 
 from __future__ import annotations
 
-from .draining import DrainingContract
-from .limiting import LimitingContract
-from .serving import ServingContract
+from .ending import EndingContract
+from .exchange import ExchangeContract
+from .patience import PatienceContract
+from .refusal import RefusalContract
 
 __all__ = ["HttpServerContract"]
 
 
-class HttpServerContract(ServingContract, LimitingContract, DrainingContract):
-    """What every server promises, as tests; a test of something it does not claim is skipped.
+class HttpServerContract(ExchangeContract, RefusalContract, PatienceContract, EndingContract):
+    """What every server promises, as tests; a test that needs a capability it lacks is skipped.
 
-    A subclass named `Test...` sets `kind`, a value of `http.server`, and `claims`.
+    A subclass named `Test...` writes `make_server`, and `certificate` where the server can TLS.
     """

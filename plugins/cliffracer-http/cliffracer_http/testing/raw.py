@@ -1,120 +1,83 @@
-"""A client that says exactly the bytes it is told, well-formed or not."""
+"""A client of bare sockets, for what no decent client sends."""
 
 from __future__ import annotations
 
 import asyncio
-import ssl
 from types import TracebackType
-from typing import Self
 
 import msgspec
 
-__all__ = ["Connection", "Response"]
+__all__ = ["Raw", "RawResponse"]
 
-PATIENCE_S = 20.0
+TIMEOUT_S = 10.0
 
 
-class Response(msgspec.Struct):
+class RawResponse(msgspec.Struct):
     """A response as it came."""
 
     status: int
-    headers: list[tuple[str, str]]
-    """Names in lower case."""
-    body: bytes = b""
-
-    def header(self, name: str) -> str | None:
-        """Return the first of a name."""
-        return next((value for known, value in self.headers if known == name), None)
+    headers: dict[str, str]
+    body: bytes
 
 
-class Connection:
-    """One connection to a server.
+class Raw:
+    """One connection; `async with Raw(url) as raw`."""
 
-    Args:
-        url: `http://host:port`, `https://host:port` or `unix:path`.
-        context: for TLS.
-        buffer_bytes: how much is read ahead; less makes a client that reads nothing felt sooner.
-    """
-
-    def __init__(self, url: str, context: ssl.SSLContext | None = None, buffer_bytes: int = 2**16) -> None:
-        self._url = url
-        self._context = context
-        self._buffer_bytes = buffer_bytes
+    def __init__(self, url: str) -> None:
+        host, _, port = url.removeprefix("http://").rpartition(":")
+        self._host, self._port = host, int(port)
         self.reader: asyncio.StreamReader
         self.writer: asyncio.StreamWriter
 
-    async def open(self) -> Self:
-        """Connect."""
-        if self._url.startswith("unix:"):
-            opened = await asyncio.open_unix_connection(self._url.removeprefix("unix:"), limit=self._buffer_bytes)
-        else:
-            host, port = self._url.partition("://")[2].rsplit(":", 1)
-            opened = await asyncio.open_connection(
-                host.strip("[]"), int(port), ssl=self._context, limit=self._buffer_bytes,
-                server_hostname="localhost" if self._context else None,
-            )  # fmt: skip
-        self.reader, self.writer = opened
+    async def __aenter__(self) -> Raw:
+        self.reader, self.writer = await asyncio.open_connection(self._host, self._port)
         return self
-
-    async def __aenter__(self) -> Self:
-        return await self.open()
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Go away at once."""
         self.writer.transport.abort()
 
     async def send(self, *parts: bytes) -> None:
-        """Send bytes."""
+        """Write."""
         for part in parts:
             self.writer.write(part)
         await self.writer.drain()
 
-    async def head(self) -> Response:
-        """Read a response's head."""
-        async with asyncio.timeout(PATIENCE_S):
-            status, *lines = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")[:-2]
-        pairs = [line.partition(":") for line in lines]
-        return Response(int(status.split()[1]), [(name.lower(), value.strip()) for name, _, value in pairs])
+    async def response(self, timeout_s: float = TIMEOUT_S) -> RawResponse:
+        """Read one response.
 
-    async def response(self) -> Response:
-        """Read a response, by its Content-Length or chunk by chunk."""
-        found = await self.head()
-        async with asyncio.timeout(PATIENCE_S):
-            if found.header("transfer-encoding") == "chunked":
+        Raises:
+            EOFError: the connection ended first.
+            TimeoutError: it did not come.
+        """
+        async with asyncio.timeout(timeout_s):
+            status, headers = await self.head()
+            if headers.get("transfer-encoding") == "chunked":
+                parts = []
                 while part := await self.chunk():
-                    found.body += part
-            else:
-                found.body = await self.reader.readexactly(int(found.header("content-length") or 0))
-        return found
+                    parts.append(part)
+                return RawResponse(status, headers, b"".join(parts))
+            length = headers.get("content-length")
+            body = await (self.reader.readexactly(int(length)) if length else self.reader.read())
+            return RawResponse(status, headers, body)
+
+    async def head(self) -> tuple[int, dict[str, str]]:
+        """Read status and headers."""
+        head = await self.reader.readuntil(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").rstrip().split("\r\n")
+        pairs = (line.partition(":") for line in lines)
+        return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}
 
     async def chunk(self) -> bytes:
-        """Read one chunk of a response's body; empty at its end."""
-        async with asyncio.timeout(PATIENCE_S):
-            size = int(await self.reader.readuntil(b"\r\n"), 16)
-            return (await self.reader.readexactly(size + 2))[:-2]
+        """Read one chunk of a chunked body; empty at its end."""
+        size = int(await self.reader.readline(), 16)
+        return (await self.reader.readexactly(size + 2))[:-2]
 
-    async def get(self, path: str = "/hello", *headers: str) -> Response:
-        """Send a GET, and read the response."""
-        await self.send(request("GET", path, *headers))
-        return await self.response()
-
-    async def closed(self, within_s: float = PATIENCE_S) -> bytes:
-        """Return what still comes until the server closes; TimeoutError where it does not."""
-        rest = b""
-        async with asyncio.timeout(within_s):
+    async def ended(self, timeout_s: float = TIMEOUT_S) -> bytes:
+        """Return what still comes until the server ends the connection; TimeoutError where it does not."""
+        async with asyncio.timeout(timeout_s):
             try:
-                while part := await self.reader.read(2**16):
-                    rest += part
+                return await self.reader.read()
             except ConnectionError:
-                pass
-        return rest
-
-
-def request(method: str, path: str, *headers: str) -> bytes:
-    """Write a request's head."""
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "host: localhost", *headers, "", ""]).encode("latin-1")
+                return b""
