@@ -164,10 +164,11 @@ async def test_pulls_that_ran_out_are_counted_off_when_others_are_open(
             pulling = subscription._inner  # type: ignore[attr-defined]  # the consumer, whose count is looked at
             for number in range(3):  # uses up some of the first pull, so that a second one is opened beside it
                 await publish(transport, b"%d" % number)
-            for delivery in await got.at_least(3):
+            deliveries = await got.at_least(3)
+            await wait_for_statuses(pulling, "100", 1)  # so that the pulls end one after the other
+            for delivery in deliveries:
                 await delivery.ack()
-            first = await wait_for_statuses(pulling, 3)
-            assert first <= 8
+            await wait_for_statuses(pulling, "408", 3)
             for number in range(20):
                 await publish(transport, b"%d" % (number + 3))
             await got.at_least(11)
@@ -182,19 +183,17 @@ async def test_pulls_that_ran_out_are_counted_off_when_others_are_open(
         consumer._pull_request.cache_clear()
 
 
-async def wait_for_statuses(pulling: consumer.PullConsumer, count: int) -> int:
-    """Wait until some pulls have run out, and return the most that were asked for meanwhile."""
-    ended, most, on_status = 0, 0, pulling._on_status
+async def wait_for_statuses(pulling: consumer.PullConsumer, status: str, count: int) -> None:
+    """Wait until the server has sent a status so often."""
+    heard, on_status = 0, pulling._on_status
 
     def listen(headers: Mapping[str, str], subject: str) -> None:
-        nonlocal ended, most
-        ended += headers["Status"] == "408"
+        nonlocal heard
         on_status(headers, subject)
-        most = max(most, pulling._asked)
+        heard += headers["Status"] == status
 
     pulling._on_status = listen  # type: ignore[method-assign]  # still does what it did
-    await eventually(lambda: ended >= count)
-    return most
+    await eventually(lambda: heard >= count)
 
 
 async def settled(transport: NatsTransport) -> None:
