@@ -253,12 +253,11 @@ class Handler:
         """Run one call in the current task; see `interfaces.Entry`."""
         scope, gate, run = self.scope, self.gate, Run()
         before = current_context()
-        task = asyncio.current_task()
         taken = False
         try:
             scope.begin(run, context)
             if run.task is None:
-                scope.register(run, task)
+                scope.register(run, asyncio.current_task())
             taken = gate.take() or await self._slot()
             return await self.chain(context)
         except asyncio.CancelledError:
@@ -387,7 +386,7 @@ def _wrap(call: Call, layers: Sequence[Middleware]) -> Call:
 
 def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: Mapping[type, Resolver]) -> Call:
     decode, quick, whole = _decoder(arguments), arguments.quick, arguments.whole
-    given = [(name, injectables[type]) for name, type in arguments.injected.items()]
+    given = [(name, _for_parameter(injectables[type], name)) for name, type in arguments.injected.items()]
 
     def call(context: MessageContext) -> Awaitable[object]:
         values = context.arguments
@@ -412,6 +411,11 @@ def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: 
         return awaitable
 
     return call_with_given if given else call
+
+
+def _for_parameter(resolve: Resolver, name: str) -> Resolver:
+    bind = getattr(resolve, "for_parameter", None)
+    return resolve if bind is None else bind(name)  # see `ParameterResolver`
 
 
 def _decode_before(next: Call, arguments: Arguments) -> Call:
