@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated, Any
 
 import httpx
@@ -81,7 +82,9 @@ async def test_file_is_on_disk_when_it_is_large(client: httpx.AsyncClient) -> No
     answer = await client.post("/upload", files={"avatar": ("big", b"x" * 3_000_000)})
     assert answer.json()[2:4] == [3_000_000, True]
     assert len(Forms.seen) == 1
-    assert Forms.seen[0].file.closed
+    async with asyncio.timeout(10):
+        while not Forms.seen[0].file.closed:
+            await asyncio.sleep(0.01)
 
 
 async def test_upload_is_starlettes_when_a_handler_asks_for_it() -> None:

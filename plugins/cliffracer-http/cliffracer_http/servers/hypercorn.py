@@ -142,4 +142,3 @@ def _config(settings: ServerSettings, context: WorkerContext) -> Config:
     config.h2_max_header_list_size = settings.max_header_bytes
     config.websocket_max_message_size = 16 * 1024 * 1024
     return config
-
