@@ -78,8 +78,8 @@ class Connection:
                 data = await self._reader.read(_CHUNK)
             except OSError:
                 break
-            if not data:
-                break
+            if not data or (self._idle and self._writer.transport.is_closing()):
+                break  # a request that came as the connection closed could not be answered: it does not begin
             if self._done:
                 late += len(data)
                 if late > LINGER_BYTES:
@@ -162,10 +162,17 @@ class Connection:
         self._clock(0, None)
         self._writer.transport.close()
 
+    def pause(self) -> None:
+        """Take no more from the network until `drain`."""
+        if not self._writer.transport.is_closing():
+            self._writer.transport.pause_reading()
+
     def drain(self) -> None:
         """Close if idle; otherwise when the running requests are done."""
         if self._idle:
             self.close()
+        elif not self._writer.transport.is_closing():
+            self._writer.transport.resume_reading()
 
     def abort(self) -> None:
         """Close at once."""
