@@ -309,7 +309,7 @@ def _wrap(call: Call, layers: Sequence[Middleware]) -> Call:
 
 def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: Mapping[type, Resolver]) -> Call:
     decode = arguments.decode
-    given = [(name, injectables[type]) for name, type in arguments.injected.items()]
+    given = [(name, _for_parameter(injectables[type], name)) for name, type in arguments.injected.items()]
 
     async def call(context: MessageContext) -> object:
         values = context.arguments
@@ -324,6 +324,11 @@ def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: 
         return await function(**values, **{name: resolve(context) for name, resolve in given})
 
     return call_with_given if given else call
+
+
+def _for_parameter(resolve: Resolver, name: str) -> Resolver:
+    bind = getattr(resolve, "for_parameter", None)
+    return resolve if bind is None else bind(name)  # see `ParameterResolver`
 
 
 def _decode_before(next: Call, arguments: Arguments) -> Call:

@@ -25,6 +25,7 @@ import pluggy
 from .handlers import Declaration
 from .interfaces import (
     Authenticator,
+    Check,
     EntryPoint,
     HealthCheck,
     HttpServer,
@@ -35,9 +36,11 @@ from .interfaces import (
     Resolver,
     Route,
     Section,
+    ServiceAttribute,
     ServiceInfo,
     StoreFactory,
     TransportFactory,
+    Wiring,
 )
 
 __all__ = ["PROVISIONAL", "hookimpl", "hookspec"]
@@ -56,6 +59,21 @@ def cliffracer_register_settings() -> Sequence[Section]:
     Returns:
         Sections, usually one under the plugin's own name. Two plugins that claim one section or flat
         name stop the start. The resolved Struct is in `ServiceInfo.settings[name]`.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def cliffracer_register_service_attributes() -> Mapping[str, ServiceAttribute]:
+    """Offer attributes of service objects, such as `service.app` or the decorator `service.get`. Since 0.1.
+
+    Asked once for each service object, when it is first asked for an attribute it does not have; the
+    plugins loaded then are those it starts with. What a class itself defines is never replaced.
+
+    Returns:
+        Name to a function that takes the service, which need not be running, and makes the value. It is
+        called at most once for each service object; what it made is in `Wiring.attributes`. Two plugins
+        that offer one name fail where an attribute is asked for.
     """
     raise NotImplementedError
 
@@ -154,8 +172,15 @@ def cliffracer_register_asgi_middleware(service: ServiceInfo) -> Sequence[Callab
 
 
 @hookspec
-def cliffracer_register_http_server(service: ServiceInfo) -> Sequence[HttpServer]:
-    """Offer an HTTP server; asked once per service that has routes. Since 0.1. Provisional.
+def cliffracer_register_http_server(
+    service: ServiceInfo, wiring: Wiring, routes: Sequence[Route]
+) -> Sequence[HttpServer]:
+    """Offer an HTTP server; asked once per service, also where it has no routes. Since 0.1.
+
+    Args:
+        service: whose routes they are.
+        wiring: what the server's `start` is given too.
+        routes: what all plugins found; where there are any, one plugin must offer a server.
 
     Returns:
         At most one server in all; two stop the start.
@@ -219,8 +244,12 @@ def cliffracer_register_lifespans(service: ServiceInfo) -> Sequence[Lifespan]:
 
 
 @hookspec
-def cliffracer_register_health_checks(service: ServiceInfo) -> Mapping[str, HealthCheck]:
-    """Offer named health checks; asked once per service, called by `service.health()`. Since 0.1. Provisional."""
+def cliffracer_register_health_checks(service: ServiceInfo) -> Mapping[str, HealthCheck | Check]:
+    """Offer named health checks; asked once per service, called by `service.health()`. Since 0.1. Provisional.
+
+    Returns:
+        Name to a check. It has 5 s, or what its `Check` says; all run at once.
+    """
     raise NotImplementedError
 
 

@@ -18,6 +18,7 @@ __all__ = [
     "Authenticator",
     "Call",
     "Capabilities",
+    "Check",
     "DurableSubscription",
     "DurableTransport",
     "EntryPoint",
@@ -30,11 +31,14 @@ __all__ = [
     "Middleware",
     "Outgoing",
     "OutgoingDeclaration",
+    "ParameterResolver",
     "Provider",
     "Resolver",
     "Route",
     "Section",
     "Send",
+    "ServiceAttribute",
+    "ServiceFace",
     "ServiceInfo",
     "Signature",
     "Store",
@@ -352,6 +356,12 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     transports: Mapping[str, Transport]
     stores: Mapping[str, Store]
     ready: Callable[[], bool]
+    health: Callable[[], Awaitable[dict[str, Mapping[str, object]]]]
+    """As `CliffracerService.health`."""
+    timeout_s: float = 30.0
+    """What a call may take where nobody says otherwise."""
+    attributes: Mapping[str, object] = {}
+    """What plugins made as attributes of this service, as far as the program has used them."""
 
 
 Lifespan = Callable[[Wiring], AbstractAsyncContextManager[object]]
@@ -360,8 +370,47 @@ Lifespan = Callable[[Wiring], AbstractAsyncContextManager[object]]
 HealthCheck = Callable[[], Awaitable[Mapping[str, object]]]
 """Return facts for the detailed health page; raise where the thing is unwell."""
 
+
+class Check(msgspec.Struct, frozen=True, kw_only=True):
+    """A health check with a time limit of its own."""
+
+    run: HealthCheck
+    timeout_s: float = 5.0
+
+
 Resolver = Callable[[MessageContext], object]
 """Give a handler's injected parameter its value."""
+
+
+class ParameterResolver(Protocol):
+    """A resolver that wants to know which parameter it serves."""
+
+    def __call__(self, context: MessageContext, /) -> object:
+        """Give the value."""
+
+    def for_parameter(self, name: str) -> Resolver:
+        """Return the resolver of one parameter; called once, at start."""
+
+
+class ServiceFace(Protocol):
+    """What a service's attribute is made for: the service object, which need not be running."""
+
+    name: str
+
+    @property
+    def ready(self) -> bool:
+        """Whether it runs and is connected."""
+
+    @property
+    def info(self) -> ServiceInfo:
+        """Name and settings. Raises ConnectionError while it is not running."""
+
+    def handler(self, decorator: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        """Turn a decorator of handlers into one that adds the function to this service."""
+
+
+ServiceAttribute = Callable[[Any], object]
+"""Make the value of an attribute for a service (a `ServiceFace`); called once for each service object."""
 
 
 class EntryPoint(Protocol):
@@ -412,9 +461,9 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HttpServer(Protocol):
-    """Serve the routes of every service in the process on one port."""
+    """Serve the routes of one service; services of one process may share a port."""
 
-    async def start(self, service: ServiceInfo, routes: Sequence[tuple[Route, Entry]], asgi: Sequence[Any]) -> None:
+    async def start(self, wiring: Wiring, routes: Sequence[tuple[Route, Entry]], asgi: Sequence[Any]) -> None:
         """Listen; `asgi` are ASGI middleware factories, outermost first."""
 
     async def stop(self) -> None:

@@ -24,8 +24,8 @@ from .errors import CliffracerError, ConfigurationError, StartupError, describe
 from .handlers import Declaration, ErrorHandler, Mark
 from .injection import Builder
 from .interfaces import (
+    Check,
     EntryPoint,
-    HealthCheck,
     HttpServer,
     Middleware,
     Provider,
@@ -58,6 +58,8 @@ class Blueprint(msgspec.Struct, kw_only=True):
     plugins: Plugins | Mapping[str, object] | None = None
     overrides: Mapping[str, object] = {}
     replace: Mapping[Any, object] = {}
+    attributes: dict[str, object] = {}
+    """What plugins made as attributes of the service object."""
 
 
 class Runtime:
@@ -67,7 +69,8 @@ class Runtime:
     info: ServiceInfo
     scope: Scope
     caller: Caller
-    health_checks: Mapping[str, HealthCheck]
+    wiring: Wiring
+    health_checks: Mapping[str, Check]
 
     def __init__(self, blueprint: Blueprint) -> None:
         self.blueprint = blueprint
@@ -172,7 +175,8 @@ class Runtime:
         self._injectables = dict(pair for _, pair in ask("cliffracer_register_injectables"))
         self._authenticators = [each for _, each in ask("cliffracer_register_authenticators", service=self.info)]
         self._sinks = [each for _, each in ask("cliffracer_register_metrics_sinks", service=self.info)]
-        self.health_checks = dict(pair for _, pair in ask("cliffracer_register_health_checks", service=self.info))
+        checks = (pair for _, pair in ask("cliffracer_register_health_checks", service=self.info))
+        self.health_checks = {name: check if isinstance(check, Check) else Check(run=check) for name, check in checks}
 
     def _compile(self, declaration: Declaration) -> Handler:
         layers: list[tuple[str, Middleware]] = list(
@@ -190,6 +194,23 @@ class Runtime:
     async def _end_settings(self) -> None:
         for handler in self.handlers.values():
             handler.close()
+
+    async def health(self) -> dict[str, Mapping[str, object]]:
+        """Ask every health check, all at once; see `CliffracerService.health`."""
+
+        async def ask(check: Check) -> Mapping[str, object]:
+            try:
+                return await asyncio.wait_for(check.run(), check.timeout_s)
+            except TimeoutError as error:
+                return {"error": str(error) or f"no answer within {check.timeout_s:g} s"}
+            except (Exception, CliffracerError) as error:
+                return {"error": describe(error)}
+
+        report: dict[str, Mapping[str, object]] = {
+            f"transport {name}": {"connected": each.connected} for name, each in self.transports.items()
+        }
+        answers = await asyncio.gather(*map(ask, self.health_checks.values()))
+        return report | dict(zip(self.health_checks, answers, strict=True))
 
     def explain(self, name: str) -> dict[str, list[str]]:
         """Return the chains around a handler: `in`, and `call` and `publish` on the way out.
@@ -230,7 +251,7 @@ class Runtime:
                 self._resources.push_async_callback(built.close)  # type: ignore[attr-defined]
 
     async def _begin_lifespans(self) -> None:
-        wiring = Wiring(
+        self.wiring = Wiring(
             service=self.info,
             declarations=[handler.declaration for handler in self.handlers.values()],
             signatures={
@@ -240,9 +261,12 @@ class Runtime:
             transports=self.transports,
             stores=self.stores,
             ready=lambda: self.ready,
+            health=self.health,
+            timeout_s=self.settings.kernel.timeout,
+            attributes=self.blueprint.attributes,
         )
         for _, lifespan in self.plugins.ask("cliffracer_register_lifespans", service=self.info):
-            await self._lifespans.enter_async_context(lifespan(wiring))
+            await self._lifespans.enter_async_context(lifespan(self.wiring))
 
     async def _begin_handlers(self) -> None:
         kernel = self.settings.kernel
@@ -264,17 +288,20 @@ class Runtime:
                     (route, handler)
                     for _, route in self.plugins.ask(hook, declaration=handler.declaration, service=self.info)
                 ]
-        if not routes:
+        found = [route for route, _ in routes]
+        servers = list(
+            self.plugins.ask("cliffracer_register_http_server", service=self.info, wiring=self.wiring, routes=found)
+        )
+        if not routes and not servers:
             return
         asgi = [each for _, each in self.plugins.ask("cliffracer_register_asgi_middleware", service=self.info)]
-        servers = list(self.plugins.ask("cliffracer_register_http_server", service=self.info))
         if len(servers) != 1:
             names = ", ".join(repr(plugin) for plugin, _ in servers) or "none"
             raise ConfigurationError(
                 f"routes need exactly one HTTP server, offered by: {names}; install cliffracer-http"
             )
         self._servers.append(servers[0][1])
-        await servers[0][1].start(self.info, routes, asgi)
+        await servers[0][1].start(self.wiring, routes, asgi)
 
     async def _end_listeners(self) -> None:
         for server in self._servers:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Self, TypeVar, Unpack, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, overload
 
 from . import handlers
+from .assembly import load_plugins
 from .caller import Caller
 from .config import ServiceConfig
-from .errors import CliffracerError, ConfigurationError, ConnectionError, StartupError, describe
+from .errors import ConfigurationError, ConnectionError, PluginError, StartupError
 from .handlers import ErrorHandler, EventArguments, marks_of, snake_case
-from .interfaces import ServiceInfo, Store
+from .interfaces import ServiceAttribute, ServiceInfo, Store
 from .plugins import Plugins
 from .process import run_until_signal
 from .runtime import Blueprint, Runtime
@@ -181,17 +182,8 @@ class CliffracerService:
     publish_event = publish
 
     async def health(self) -> dict[str, Mapping[str, object]]:
-        """Ask every health check; a name whose entry has `error` is unwell."""
-        runtime = self.runtime
-        report: dict[str, Mapping[str, object]] = {
-            f"transport {name}": {"connected": each.connected} for name, each in runtime.transports.items()
-        }
-        for name, check in runtime.health_checks.items():
-            try:
-                report[name] = await asyncio.wait_for(check(), 5.0)
-            except (Exception, CliffracerError) as error:
-                report[name] = {"error": describe(error)}
-        return report
+        """Ask every health check, all at once; a name whose entry has `error` is unwell."""
+        return await self.runtime.health()
 
     async def explain(self, handler: str) -> dict[str, list[str]]:
         """Return the compiled chains of a handler: `in`, and `call` and `publish` on the way out.
@@ -249,6 +241,39 @@ class CliffracerService:
             return self._add(decorator, function)  # type: ignore[no-any-return]  # a function in, the same out
 
         return decorate
+
+    if not TYPE_CHECKING:  # a misspelt attribute stays an error for type checkers; see ADR 0008
+
+        def __getattr__(self, name: str) -> object:
+            """Make an attribute that a plugin offers (`cliffracer_register_service_attributes`)."""
+            plan = self.__dict__.get("_blueprint")
+            if plan is None or name.startswith("_"):
+                hint = "" if name.startswith("_") else "; call super().__init__() before it is used"
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}{hint}")
+            makers = self._attribute_makers()
+            if name not in makers:
+                known = ", ".join(sorted(makers)) or "nothing"
+                raise AttributeError(
+                    f"{type(self).__name__!r} object has no attribute {name!r}; installed plugins offer {known}"
+                )
+            value = makers[name](self)
+            plan.attributes[name] = value
+            setattr(self, name, value)
+            return value
+
+    def _attribute_makers(self) -> Mapping[str, ServiceAttribute]:
+        plan = self._blueprint
+        if not isinstance(plan.plugins, Plugins):
+            plan.plugins = load_plugins(plan.plugins)
+        makers: dict[str, ServiceAttribute] = {}
+        for plugin, (name, make) in plan.plugins.ask("cliffracer_register_service_attributes"):
+            if name in makers:
+                raise PluginError(
+                    f"plugin {plugin!r} offers attribute {name!r} of services, as another plugin does; "
+                    f"disable one with CLIFFRACER_DISABLE={plugin}"
+                )
+            makers[name] = make
+        return makers
 
     def _add(self, decorator: Callable[[Any], Any], function: Callable[..., Any] | None) -> Any:
         if function is None:

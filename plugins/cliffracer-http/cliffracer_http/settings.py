@@ -1,0 +1,79 @@
+"""`HttpSettings`, the plugin's section."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+import msgspec
+
+from cliffracer_core.interfaces import ServiceInfo
+
+__all__ = ["CorsSettings", "HttpSettings", "settings_of"]
+
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class CorsSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which other origins' pages may read responses; none by default."""
+
+    origins: tuple[str, ...] = ()
+    """Origins such as `https://app.example.com`; `*` is any, and excludes credentials."""
+    methods: tuple[str, ...] = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+    headers: tuple[str, ...] = ()
+    """Request headers beyond those that browsers send without asking."""
+    expose: tuple[str, ...] = ("X-Correlation-ID",)
+    credentials: bool = False
+    max_age_s: Annotated[int, msgspec.Meta(ge=0)] = 600
+
+
+class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where and how a service answers HTTP. Services of one process with one address share its server."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 8080
+    """0 takes a free one."""
+    unix_socket: str | None = None
+    """Listen on this path in place of host and port."""
+    server: Literal["auto", "hypercorn", "uvicorn", "granian"] = "hypercorn"
+    """`auto` takes the fastest that is installed."""
+    tls_cert: str | None = None
+    """Path of the certificate chain in PEM; with `tls_key` the server speaks TLS."""
+    tls_key: str | None = None
+    tls_key_password: str | None = None
+    prefix: str = ""
+    """Stands before every route's path, such as `/api`; health stays at the root."""
+    cors: CorsSettings = CorsSettings()
+    compression: bool = False
+    """Compress responses that are worth it, where the client accepts gzip."""
+    compression_min_bytes: Count = 1024
+    max_body_bytes: Count = 1024 * 1024
+    """Larger request bodies are refused (413); a route may set its own."""
+    max_header_bytes: Count = 64 * 1024
+    max_headers: Count = 100
+    header_timeout_s: Positive = 10.0
+    """For the whole head of a request, where the server can."""
+    body_timeout_s: Positive = 20.0
+    """For each next part of a request's body (408)."""
+    keep_alive_s: Positive = 75.0
+    """An idle connection is closed after so long."""
+    upload_memory_bytes: Count = 1024 * 1024
+    """An uploaded file larger than this is kept on disk."""
+    idempotency_ttl_s: Positive = 24 * 3600.0
+    idempotency_store: str = "default"
+    """The store that remembers the responses of requests with an `Idempotency-Key`, where it is configured."""
+    guard_token: str | None = None
+    """Off loopback, /health/detailed answers only with `Authorization: Bearer` and this token."""
+    middleware: tuple[str, ...] = ()
+    """ASGI middleware as `module:factory`, outermost first; each is called with the next application."""
+    static: Mapping[str, str] = {}
+    """URL path to folder of files served there."""
+    spa: str | None = None
+    """Folder of a single-page application: its files, and its index.html for every other page."""
+
+
+def settings_of(service: ServiceInfo) -> HttpSettings:
+    """Return the section `http`; defaults where there is none."""
+    settings = service.settings.get("http")
+    return settings if isinstance(settings, HttpSettings) else HttpSettings()
