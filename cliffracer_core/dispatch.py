@@ -202,6 +202,11 @@ class Handler:
             run.stop("caller")
             raise
 
+    async def attend(self, context: MessageContext) -> object:
+        """Run a call as long as a connection on the current task; see `interfaces.Entry`."""
+        run = Run()
+        return await self.run(context, run, run)
+
     async def _invoked(self, context: MessageContext, run: Run, future: asyncio.Future[object]) -> None:
         try:
             if future.done():

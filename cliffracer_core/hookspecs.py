@@ -22,7 +22,7 @@ from typing import Any
 
 import pluggy
 
-from .handlers import Declaration
+from .handlers import Declaration, Mark
 from .interfaces import (
     Authenticator,
     Check,
@@ -128,6 +128,17 @@ def cliffracer_register_outgoing(declaration: OutgoingDeclaration, service: Serv
 
     Returns:
         Layers around the send; each step takes an `Outgoing` and returns the reply. Provisional.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def cliffracer_register_handler_names() -> Mapping[str, Mark]:
+    """Make methods handlers by their names, such as `on_websocket_message`; asked once per service. Since 0.1.
+
+    Returns:
+        Name to the mark a method of that name has without a decorator. Of two plugins that name one, the
+        later by name wins.
     """
     raise NotImplementedError
 

@@ -356,6 +356,8 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     transports: Mapping[str, Transport]
     stores: Mapping[str, Store]
     ready: Callable[[], bool]
+    providers: Mapping[str, Provider] = {}
+    """By attribute name, opened."""
     health: Callable[[], Awaitable[dict[str, Mapping[str, object]]]]
     """As `CliffracerService.health`."""
     timeout_s: float = 30.0
@@ -445,6 +447,16 @@ class Entry(Protocol):
 
         Values of `arguments` are checked against the signature as a decoded body is; given None, `body`
         is decoded instead. Waits where the handler is at its concurrency limit.
+
+        Raises:
+            CliffracerError: what the chain raised.
+        """
+
+    async def attend(self, context: MessageContext) -> object:
+        """Run a call that lasts as long as a connection, on the current task; `context.arguments` are given.
+
+        It has no deadline but the context's, and takes no slot of the handler's concurrency: whoever
+        accepts connections limits them.
 
         Raises:
             CliffracerError: what the chain raised.

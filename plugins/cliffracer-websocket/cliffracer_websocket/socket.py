@@ -1,0 +1,143 @@
+"""`WebSocket`: one open socket, as handlers get it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.websockets import WebSocket as StarletteWebSocket
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from cliffracer_core.context import create_correlation_id
+
+from .admission import limited, respond
+from .codes import NORMAL, close_event
+from .outbox import Outbox
+from .publication import PLAIN
+from .settings import WebSocketSettings
+
+if TYPE_CHECKING:
+    from .processor import RealTimeStreamProcessor
+
+__all__ = ["WebSocket"]
+
+
+class WebSocket(StarletteWebSocket):
+    """Starlette's WebSocket, whose sends go through a bounded outbox, and whose messages are limited.
+
+    It is accepted by its first use, where `accept` was not called before.
+
+    Args:
+        scope: of ASGI, as `receive` and `send`.
+        receive: the server's.
+        send: the server's.
+        settings: the limits.
+        stalled: the outboxes that wait, of whoever looks after them.
+        on_accept: called once it is accepted.
+    """
+
+    def __init__(
+        self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Any]],
+        send: Callable[[Any], Awaitable[None]], settings: WebSocketSettings, processor: RealTimeStreamProcessor,
+        on_accept: Callable[[WebSocket], None] | None = None,
+    ) -> None:  # fmt: skip
+        self.id = create_correlation_id()
+        """The client's id where nobody gives it another."""
+        self.outbox = Outbox(send, processor.limits, PLAIN.notice, processor.stalled)
+        self.outbox.abort = self.abort
+        self.joined: dict[RealTimeStreamProcessor, str] = {}
+        """The processors it was added to, and its client id there."""
+        self.aborted = False
+        self._on_accept = on_accept
+        self._task = asyncio.current_task()
+        super().__init__(scope, limited(receive, settings, lambda: self.outbox), send)
+
+    @property
+    def open(self) -> bool:
+        """Whether it is accepted, and neither side has closed it."""
+        connected = WebSocketState.CONNECTED
+        return self.application_state == connected == self.client_state and not self.outbox.closed
+
+    async def accept(
+        self, subprotocol: str | None = None, headers: Iterable[tuple[bytes, bytes]] | None = None
+    ) -> None:
+        """Accept it; from then on broadcasts reach it."""
+        await super().accept(subprotocol, headers)
+        if self._on_accept is not None:
+            self._on_accept(self)
+
+    async def receive(self) -> MutableMapping[str, Any]:
+        """Return the next ASGI event; a socket that nobody has accepted is accepted."""
+        if self.client_state == WebSocketState.CONNECTED and self.application_state == WebSocketState.CONNECTING:
+            await self.accept()
+        return await super().receive()
+
+    async def receive_body(self) -> bytes:
+        """Return the next message, text or binary, as bytes.
+
+        Raises:
+            WebSocketDisconnect: it is closed.
+        """
+        if self.application_state == WebSocketState.CONNECTING:
+            await self.accept()
+        message = await self.receive()
+        if message["type"] == "websocket.disconnect":
+            raise WebSocketDisconnect(message.get("code", NORMAL), message.get("reason"))
+        text = message.get("text")
+        return message.get("bytes") or b"" if text is None else text.encode()
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        """Send an ASGI event, and wait while the client is behind.
+
+        Raises:
+            WebSocketDisconnect: it is closed.
+        """
+        kind = message["type"]
+        if kind == "websocket.close" and self.application_state == WebSocketState.CONNECTED:
+            self.application_state = WebSocketState.DISCONNECTED
+            self.outbox.close(message.get("code", NORMAL), message.get("reason") or "")
+        elif kind == "websocket.send":
+            if self.application_state == WebSocketState.CONNECTING:
+                await self.accept()
+            if self.outbox.closed:
+                raise WebSocketDisconnect(NORMAL, "the socket is closed")
+            self.outbox.push(message)
+        else:
+            await super().send(message)
+            return
+        await self.outbox.drained()
+
+    async def refuse(self, status: int, reason: str) -> None:
+        """Refuse it with an HTTP status, instead of accepting it."""
+        if self.client_state == WebSocketState.CONNECTING:
+            await super().receive()
+        self.application_state = WebSocketState.DISCONNECTED
+        self.outbox.closed = True
+        await respond(self.scope, self._send, status, reason)
+
+    async def end(self, code: int = NORMAL, reason: str = "") -> None:
+        """Close it, if it is open, and give what waits a moment to get out."""
+        if self.open:
+            self.application_state = WebSocketState.DISCONNECTED
+            self.outbox.close(code, reason)
+        elif self.application_state == WebSocketState.CONNECTING and not self.outbox.closed:
+            self.application_state = WebSocketState.DISCONNECTED
+            if self.client_state == WebSocketState.CONNECTING:
+                await super().receive()
+            await self._send(close_event(code, reason))
+        try:
+            async with asyncio.timeout(2.0):
+                await self.outbox.drained()
+        except TimeoutError:
+            pass
+        self.outbox.forget()
+
+    def abort(self) -> None:
+        """End the connection without a word: not even a close frame gets through."""
+        self.aborted = True
+        transport = getattr(getattr(self._send, "__self__", None), "transport", None)
+        if transport is not None and hasattr(transport, "abort"):
+            transport.abort()
+        if self._task is not None:
+            self._task.cancel()
