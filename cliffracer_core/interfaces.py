@@ -343,6 +343,8 @@ class Signature(msgspec.Struct, frozen=True):
     returns: Any
     streams: bool = False
     """It streams its reply; `returns` is then the type of one item."""
+    injected: Mapping[str, type] = {}
+    """Parameters that are given, not decoded, and by which type they are found."""
 
 
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):

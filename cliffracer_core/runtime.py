@@ -259,7 +259,12 @@ class Runtime:
             service=self.info,
             declarations=[handler.declaration for handler in self.handlers.values()],
             signatures={
-                name: Signature(handler.arguments.schema_type, handler.arguments.returns, handler.streams)
+                name: Signature(
+                    handler.arguments.schema_type,
+                    handler.arguments.returns,
+                    handler.streams,
+                    handler.arguments.injected,
+                )
                 for name, handler in self.handlers.items()
             },
             transports=self.transports,

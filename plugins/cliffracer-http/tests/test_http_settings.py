@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cliffracer_core import CliffracerService, ServiceConfig
 from cliffracer_http.settings import HttpSettings, settings_of
+
+from cliffracer_core import CliffracerService, ServiceConfig
 
 
 async def test_section_and_flat_names_reach_the_service_when_they_are_set() -> None:

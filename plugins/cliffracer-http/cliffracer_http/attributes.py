@@ -1,0 +1,68 @@
+"""What a service object gains: `app`, `http` and the decorators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from cliffracer_core.errors import ConnectionError
+from cliffracer_core.interfaces import ServiceAttribute, ServiceFace
+
+from . import marks
+from .application import Application
+from .model import RouteModel
+from .server import Server
+
+__all__ = ["HttpFace", "attributes"]
+
+
+class HttpFace:
+    """`service.http`: where a running service is reached, and what it answers."""
+
+    def __init__(self, service: ServiceFace, servers: Mapping[str, Server]) -> None:
+        self._service = service
+        self._servers = servers
+
+    @property
+    def _server(self) -> Server:
+        server = self._servers.get(self._service.info.id)
+        if server is None:
+            raise ConnectionError(f"service {self._service.name!r} serves no HTTP; add a route, or set http.enabled")
+        return server
+
+    @property
+    def url(self) -> str:
+        """Where it listens, such as `http://127.0.0.1:8080`. Raises ConnectionError while it does not."""
+        addresses = self._server.addresses
+        if not addresses:
+            raise ConnectionError(f"service {self._service.name!r} has stopped listening")
+        return addresses[0]
+
+    @property
+    def routes(self) -> list[RouteModel]:
+        """The routes of its handlers. Raises ConnectionError while it is not running."""
+        return list(self._server.models)
+
+
+def attributes(servers: Mapping[str, Server]) -> Mapping[str, ServiceAttribute]:
+    """Return the attributes, given the servers by the id of the service they serve."""
+
+    def application(service: ServiceFace) -> Application:
+        try:
+            server = servers.get(service.info.id)
+        except ConnectionError:
+            server = None
+        return server.app if server is not None and server.app is not None else Application()
+
+    made: dict[str, ServiceAttribute] = {"app": application, "http": lambda service: HttpFace(service, servers)}
+    for decorator in (marks.get, marks.post, marks.put, marks.patch, marks.delete, marks.head, marks.options):
+        made[decorator.__name__] = _on_service(decorator)
+    made["route"] = _on_service(marks.route)
+    return made
+
+
+def _on_service(decorator: Callable[..., Callable[[Any], Any]]) -> ServiceAttribute:
+    def make(service: ServiceFace) -> Callable[..., Callable[[Any], Any]]:
+        return lambda *args, **kwargs: service.handler(decorator(*args, **kwargs))
+
+    return make

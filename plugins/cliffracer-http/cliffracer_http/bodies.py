@@ -1,0 +1,56 @@
+"""Reading a request's body, up to a limit."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+from cliffracer_core.errors import MessageTooLarge
+
+from .errors import ClientGone
+
+__all__ = ["chunks", "read_body"]
+
+
+async def read_body(receive: Any, limit: int) -> bytes:
+    """Return a request's whole body.
+
+    Raises:
+        MessageTooLarge: it is longer than `limit` bytes.
+        ClientGone: the connection ended before it was there.
+    """
+    message = await receive()
+    if message["type"] != "http.request":
+        raise _gone()
+    body: bytes = message.get("body", b"")
+    if len(body) > limit:
+        raise _too_large(limit)
+    if not message.get("more_body", False):
+        return body
+    parts, size = [body], len(body)
+    async for part in chunks(receive, limit - size):
+        parts.append(part)
+    return b"".join(parts)
+
+
+async def chunks(receive: Any, limit: int) -> AsyncGenerator[bytes, None]:
+    """Yield the parts of a request's body as they come; raises as `read_body`."""
+    size, more = 0, True
+    while more:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _gone()
+        body, more = message.get("body", b""), message.get("more_body", False)
+        size += len(body)
+        if size > limit:
+            raise _too_large(limit)
+        if body:
+            yield body
+
+
+def _too_large(limit: int) -> MessageTooLarge:
+    return MessageTooLarge(f"body is longer than {limit} bytes; send less, or set 'max_body_bytes'")
+
+
+def _gone() -> ClientGone:
+    return ClientGone("the client went away while its request was read")

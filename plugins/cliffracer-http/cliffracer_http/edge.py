@@ -1,0 +1,83 @@
+"""What enters from outside: of all headers, those that a service may see, and an id that is safe to log."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from cliffracer_core import create_correlation_id
+from cliffracer_core.messages import AUTHORIZATION, CORRELATION_ID, IDEMPOTENCY_KEY, TIMEOUT_MS, TRACEPARENT
+
+__all__ = ["CORRELATION_HEADER", "Admitted", "admit", "correlation_of"]
+
+CORRELATION_HEADER = b"x-correlation-id"
+_REQUEST_ID = "X-Request-ID"
+_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}").fullmatch
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}").fullmatch
+_KEY = re.compile(r"[\x21-\x7e]([\x20-\x7e]{0,253}[\x21-\x7e])?").fullmatch
+_WHOLE = re.compile(r"[0-9]{1,9}").fullmatch
+_CHECKED = {
+    CORRELATION_ID: _ID,
+    _REQUEST_ID: _ID,
+    TRACEPARENT: _TRACEPARENT,
+    IDEMPOTENCY_KEY: _KEY,
+    TIMEOUT_MS: _WHOLE,
+}
+_SEEN = {
+    b"x-correlation-id": CORRELATION_ID,
+    b"x-request-id": _REQUEST_ID,
+    b"traceparent": TRACEPARENT,
+    b"idempotency-key": IDEMPOTENCY_KEY,
+    b"timeout-ms": TIMEOUT_MS,
+    b"authorization": AUTHORIZATION,
+    b"x-api-key": "X-API-Key",
+    b"cookie": "Cookie",
+    b"content-type": "",
+    b"accept": "",
+}
+_look = _SEEN.get
+Headers = list[tuple[bytes, bytes]]
+
+
+class Admitted(NamedTuple):
+    """What one request's headers say."""
+
+    headers: dict[str, str]
+    """For the call's context: correlation id, traceparent, idempotency key and credentials, where given."""
+    correlation_id: str
+    timeout_s: float | None
+    content_type: bytes
+    accept: bytes
+
+
+def admit(raw: Headers) -> Admitted:
+    """Choose the headers that may enter; one that is malformed counts as not given, the first of two counts."""
+    headers: dict[str, str] = {}
+    content_type = accept = b""
+    for name, value in raw:
+        known = _look(name)
+        if known is not None:
+            if known:
+                text = value.decode("latin-1")
+                check = _CHECKED.get(known)
+                if known not in headers and (check is None or check(text)):
+                    headers[known] = text
+            elif name == b"accept":
+                accept = accept + b"," + value if accept else value
+            else:
+                content_type = value
+    if not headers:
+        return Admitted(headers, create_correlation_id(), None, content_type, accept)
+    asked = headers.pop(_REQUEST_ID, None)
+    correlation_id = headers.get(CORRELATION_ID) or asked or create_correlation_id()
+    timeout_ms = headers.pop(TIMEOUT_MS, None)
+    timeout_s = int(timeout_ms) / 1000 if timeout_ms else None
+    return Admitted(headers, correlation_id, timeout_s, content_type, accept)
+
+
+def correlation_of(scope: Any) -> str:
+    """Return the id of a request that no route of ours serves, the same each time it is asked for."""
+    known = scope.get("cliffracer.correlation_id")
+    if known is None:
+        known = scope["cliffracer.correlation_id"] = admit(scope["headers"]).correlation_id
+    return str(known)

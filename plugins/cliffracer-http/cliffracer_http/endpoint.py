@@ -1,0 +1,181 @@
+"""A route compiled into one callable: read, bind, call, encode, send."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from cliffracer_core import MessageContext
+from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.generators import STREAM
+from cliffracer_core.interfaces import Entry
+from cliffracer_core.messages import JSON
+
+from .binding import compile_body, compile_parameters
+from .bodies import read_body
+from .calls import caller_of
+from .edge import CORRELATION_HEADER, Admitted, admit
+from .errors import ClientGone, NotAcceptable
+from .etags import not_modified, quote
+from .forms import compile_form
+from .model import RouteModel
+from .negotiation import choose
+from .responses import Reply
+from .streaming import stream_of
+
+__all__ = ["REQUEST", "SCOPE", "Endpoint", "Fail", "compile_endpoint", "request_of"]
+
+SCOPE = "http.scope"
+"""Key in a context's `state` of the ASGI scope."""
+REQUEST = "http.request"
+"""Key in a context's `state` of the `Request`, where the handler asks for it."""
+
+Endpoint = Callable[[Any, Any, Any, dict[str, str]], Awaitable[None]]
+"""An ASGI application that is also given the values in the path."""
+Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
+"""Answer a failed request: scope, receive, send, error, correlation id."""
+
+
+def compile_endpoint(
+    model: RouteModel, entry: Entry, fail: Fail, *, timeout_s: float, max_body_bytes: int, memory_bytes: int,
+    head: bool = False,
+) -> Endpoint:  # fmt: skip
+    """Make the callable that serves a route.
+
+    Args:
+        model: the route.
+        entry: the compiled handler.
+        fail: answers for what goes wrong.
+        timeout_s: what a request may take; a client may ask for less.
+        max_body_bytes: larger bodies are refused.
+        memory_bytes: larger files are kept on disk.
+        head: send no body.
+    """
+    call = caller_of(entry)
+    bind = compile_parameters(model)
+    decode = None if model.body is None else compile_body(model.body)
+    form = compile_form(model, memory_bytes) if model.form else None
+    limit = model.max_body_bytes or max_body_bytes
+    allowed_s = model.timeout_s or timeout_s
+    subject = model.where
+    wants_request = Request in model.injected.values()
+    give = compile_reply(model, head=head)
+
+    async def serve(scope: Any, receive: Any, send: Any, values: dict[str, str]) -> None:
+        admitted = admit(scope["headers"])
+        headers, correlation_id, asked_s, content_type, _ = admitted
+        opened = None
+        try:
+            state: dict[str, object] = {SCOPE: scope}
+            arguments = bind(scope, values)
+            if decode is not None:
+                arguments.update(decode(await read_body(receive, limit), content_type))
+            elif form is not None:
+                opened = await form(scope, receive, limit, content_type, arguments, state)
+            if wants_request:
+                state[REQUEST] = Request(scope, receive, send)
+            stream = None
+            if model.streams:
+                stream = state[STREAM] = stream_of(model, admitted, send, head=head)
+            context = MessageContext(
+                kind="http",
+                service=model.service,
+                handler=model.handler,
+                subject=subject,
+                pattern=subject,
+                headers=headers,
+                correlation_id=correlation_id,
+                deadline=time.monotonic() + (allowed_s if asked_s is None else min(asked_s, allowed_s)),
+                arguments=arguments,
+                state=state,
+            )
+            result = await call(context)
+            if stream is None:
+                await give(scope, receive, send, result, admitted)
+        except ClientGone:
+            return
+        except Exception as error:
+            await fail(scope, receive, send, error, correlation_id)
+        finally:
+            if opened is not None:
+                await opened.close()
+
+    return serve
+
+
+Give = Callable[[Any, Any, Any, Any, Admitted], Awaitable[None]]
+_JSON_TYPE = (b"content-type", b"application/json")
+
+
+def compile_reply(model: RouteModel, *, head: bool) -> Give:
+    """Make the function that sends a handler's result."""
+    status = model.status_code
+    media_type = None if model.media_type is None else (b"content-type", model.media_type.encode("ascii"))
+    bodiless = model.without_body
+    encode_json = JSON.encode
+
+    async def give(scope: Any, receive: Any, send: Any, result: Any, admitted: Admitted) -> None:
+        code = status
+        extra: tuple[tuple[bytes, bytes], ...] = ()
+        correlation = (CORRELATION_HEADER, admitted.correlation_id.encode("ascii"))
+        if isinstance(result, Response):
+            result.raw_headers.append(correlation)
+            await result(scope, receive, send)
+            return
+        if isinstance(result, Reply):
+            code, extra = result.status_code or status, _extra(result)
+            if result.etag is not None and code == 200 and not_modified(scope, result.etag):
+                await _send(send, 304, [correlation, *extra], b"")
+                return
+            result = result.value
+        if bodiless or code in (204, 304):
+            await _send(send, code, [correlation, *extra], b"")
+            return
+        accept = admitted.accept
+        if media_type is not None and isinstance(result, str | bytes):
+            body, kind = (result.encode() if isinstance(result, str) else result), media_type
+        elif not accept or accept == b"*/*" or accept == b"application/json":
+            body, kind = encode_json(result), media_type or _JSON_TYPE
+        else:
+            codec = choose(accept)
+            if codec is None:
+                raise NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
+            body, kind = codec.encode(result), (b"content-type", codec.content_type.encode("ascii"))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": code,
+                "headers": [kind, (b"content-length", b"%d" % len(body)), correlation, *extra],
+            }
+        )
+        await send({"type": "http.response.body", "body": b"" if head else body})
+
+    return give
+
+
+def _extra(reply: Reply) -> tuple[tuple[bytes, bytes], ...]:
+    given = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in reply.headers.items()]
+    if reply.etag is not None:
+        given.append((b"etag", quote(reply.etag)))
+    return tuple(given)
+
+
+async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def request_of(context: MessageContext) -> Request:
+    """Give a handler the request. Raises ConfigurationError outside HTTP."""
+    found: Mapping[str, object] = context.state
+    request = found.get(REQUEST)
+    if not isinstance(request, Request):
+        raise ConfigurationError(
+            f"{context.service}.{context.handler} asks for the HTTP request, and was called by {context.kind!r}; "
+            f"give {context.kind!r} a handler of its own"
+        )
+    return request

@@ -1,0 +1,31 @@
+"""Errors of HTTP alone; the rest are the kernel's."""
+
+from __future__ import annotations
+
+from cliffracer_core.errors import CliffracerError, ServiceError, ValidationError
+
+__all__ = ["ClientGone", "KeyReused", "MethodNotAllowed", "NotAcceptable", "RequestTimeout", "UnsupportedMediaType"]
+
+
+class MethodNotAllowed(ServiceError, code="method_not_allowed", status=405):
+    """The path exists, and has no such method; `details["allowed"]` names those it has."""
+
+
+class NotAcceptable(ServiceError, code="not_acceptable", status=406):
+    """Nothing this route can send is among what the client accepts."""
+
+
+class RequestTimeout(ServiceError, code="request_timeout", status=408, retryable=True):
+    """The client did not send its request in time."""
+
+
+class UnsupportedMediaType(ValidationError, code="unsupported_media_type", status=415):
+    """The body's content type is none that this route takes."""
+
+
+class KeyReused(ValidationError, code="idempotency_key_reused", status=422):
+    """An `Idempotency-Key` came again with another request."""
+
+
+class ClientGone(CliffracerError, code="client_gone", status=499):
+    """The client closed its connection before it had sent its request; nobody hears of this error."""

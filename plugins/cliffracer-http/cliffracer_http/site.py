@@ -1,0 +1,159 @@
+"""One address: the services of this process that answer there, behind one server."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from cliffracer_core.errors import ConfigurationError, NotFoundError
+from cliffracer_core.interfaces import Wiring
+
+from .application import Dispatcher, Table
+from .edge import correlation_of
+from .health import HEALTH_PATHS, Health
+from .model import RouteModel
+from .problems import send_problem
+from .serving import Serving
+from .settings import HttpSettings
+
+__all__ = ["Resident", "Site", "site_for"]
+
+# Mutable module state: services that are started one by one, each with plugins of its own, must find the
+# server that already listens on their port, and nothing but the running loop knows of all of them.
+_by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, Site]] = WeakKeyDictionary()
+
+
+class Resident:
+    """A service at a site: its wiring, its table of routes and its application."""
+
+    def __init__(
+        self, wiring: Wiring, models: list[RouteModel], table: Table, dispatcher: Dispatcher, asgi: Any
+    ) -> None:
+        self.wiring = wiring
+        self.models = models
+        self.table = table
+        self.dispatcher = dispatcher
+        self.asgi = asgi
+
+
+class Site:
+    """What listens on one address."""
+
+    def __init__(self, key: object, settings: HttpSettings) -> None:
+        self._key = key
+        self._settings = settings
+        self._residents: list[Resident] = []
+        self._serving: Serving | None = None
+        self._lock = asyncio.Lock()
+        self._asgi: Any = self._by_path
+        health = Health(lambda: [each.wiring for each in self._residents], self._fail)
+        self._health = {path: health.page(path) for path in HEALTH_PATHS}
+
+    @property
+    def addresses(self) -> list[str]:
+        """URLs where it listens; empty while it does not."""
+        return [] if self._serving is None else list(self._serving.addresses)
+
+    async def enter(self, resident: Resident) -> None:
+        """Serve a service too; the first one starts the server.
+
+        Raises:
+            ConfigurationError: another service here has one of its routes, or wants another server.
+            StartupError: the address cannot be listened on.
+        """
+        async with self._lock:
+            self._check(resident)
+            for path, page in self._health.items():
+                resident.table.put("GET", path, page)
+                resident.table.put("HEAD", path, page)
+            self._residents.append(resident)
+            self._settle()
+            if self._serving is None:
+                serving = Serving(self._settings)
+                try:
+                    await serving.start(self)
+                except BaseException:
+                    self._residents.remove(resident)
+                    raise
+                self._serving = serving
+
+    async def leave(self, resident: Resident, grace_s: float) -> None:
+        """Serve a service no more; the last one stops the server, which finishes what runs."""
+        async with self._lock:
+            if resident not in self._residents:
+                return
+            if len(self._residents) == 1 and self._serving is not None:
+                serving, self._serving = self._serving, None
+                try:
+                    await serving.stop(grace_s)
+                finally:
+                    self._residents.remove(resident)
+                    _forget(self._key, self)
+            else:
+                self._residents.remove(resident)
+                self._settle()
+
+    def _settle(self) -> None:
+        self._asgi = self._residents[0].asgi if len(self._residents) == 1 else self._by_path
+
+    def _check(self, resident: Resident) -> None:
+        for other in self._residents:
+            for model in resident.models:
+                methods = other.table.get(model.path)
+                if methods is not None and model.method in methods:
+                    raise ConfigurationError(
+                        f"services {other.wiring.service.name!r} and {resident.wiring.service.name!r} both answer "
+                        f"{model.where!r} on one port; change one path, or give one http.prefix or http.port"
+                    )
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve as ASGI 3."""
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        await self._asgi(scope, receive, send)
+
+    async def _by_path(self, scope: Any, receive: Any, send: Any) -> None:
+        """Find the service that knows a path; the first one says that none does."""
+        for resident in self._residents:
+            if resident.dispatcher.knows(scope):
+                await resident.asgi(scope, receive, send)
+                return
+        if self._residents:
+            await self._residents[0].asgi(scope, receive, send)
+        else:
+            await self._fail(scope, receive, send, NotFoundError("nothing is here"), correlation_of(scope))
+
+    async def _fail(self, scope: Any, receive: Any, send: Any, error: BaseException, correlation_id: str) -> None:
+        name = self._residents[0].wiring.service.name if self._residents else ""
+        await send_problem(send, error, name, correlation_id, head=scope["method"] == "HEAD")
+
+
+def site_for(settings: HttpSettings) -> Site:
+    """Return the running loop's site for an address; port 0 is a new one each time."""
+    loop = asyncio.get_running_loop()
+    for known in [each for each in _by_loop if each.is_closed()]:
+        del _by_loop[known]
+    if settings.unix_socket is None and settings.port == 0:
+        return Site(None, settings)
+    key = settings.unix_socket or (settings.host, settings.port)
+    sites = _by_loop.setdefault(loop, {})
+    if key not in sites:
+        sites[key] = Site(key, settings)
+    return sites[key]
+
+
+def _forget(key: object, site: Site) -> None:
+    sites = _by_loop.get(asyncio.get_running_loop(), {})
+    if sites.get(key) is site:
+        del sites[key]
+
+
+async def _lifespan(receive: Any, send: Any) -> None:
+    """Answer a server that insists on the protocol; starting and stopping are the service's own."""
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return
