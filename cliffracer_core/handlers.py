@@ -196,7 +196,7 @@ def event(pattern: str, **options: Unpack[EventArguments]) -> Callable[[F], F]:
     if key is not None and to is None:
         raise ConfigurationError(f"event {pattern!r}: key={key!r} is of no use without to='group'; add it")
     try:
-        chosen = EventOptions(pattern=pattern, **options)
+        chosen = EventOptions(pattern=pattern, **options)  # type: ignore[misc]  # `to` and `key` are out
     except TypeError as error:
         known = ", ".join(field for field in EventOptions.__struct_fields__ if field != "pattern")
         raise ConfigurationError(f"event {pattern!r}: {error}; options are {known}") from None

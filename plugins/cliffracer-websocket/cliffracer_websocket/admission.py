@@ -20,7 +20,7 @@ Scope = Mapping[str, Any]
 Receive = Callable[[], Awaitable[Any]]
 
 
-class Refused(Exception):  # noqa: N818 - a verdict, not a failure
+class Refused(Exception):
     """A socket may not open: an HTTP status and the reason."""
 
     def __init__(self, status: int, reason: str) -> None:
@@ -81,7 +81,9 @@ class Admission:
         if origin in allowed:
             return
         try:
-            own = bool(origin) and urlsplit(origin).netloc.lower() == headers.get(b"host", b"").decode("latin-1").lower()
+            own = (
+                bool(origin) and urlsplit(origin).netloc.lower() == headers.get(b"host", b"").decode("latin-1").lower()
+            )
         except ValueError:
             own = False
         if not own:

@@ -6,13 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import msgspec
+from cliffracer_http.edge import admit
 
 from cliffracer_core.context import MessageContext
 from cliffracer_core.errors import ConfigurationError, ValidationError
 from cliffracer_core.handlers import Declaration
 from cliffracer_core.interfaces import Entry, Signature
 from cliffracer_core.messages import JSON, invalid
-from cliffracer_http.edge import admit
 
 from .socket import WebSocket
 
@@ -41,7 +41,7 @@ class Arguments:
         missing = [name for name in names if name not in fields]
         if missing:
             raise ConfigurationError(
-                f"handler {declaration.where!r}: its path has {missing[0]!r}, and it has no parameter of that name; add it"
+                f"handler {declaration.where!r}: its path has {missing[0]!r}, which is no parameter; add it"
             )
         self.names = set(fields)
         self.wants_socket = _UNTYPED in fields
@@ -130,6 +130,4 @@ async def call(
     websocket: WebSocket, entry: Entry, path: str, arguments: dict[str, object], headers: Mapping[str, str]
 ) -> object:
     """Run a handler once; errors as `Entry.invoke`."""
-    return await entry.invoke(
-        kind=KIND, arguments=arguments, headers=headers, subject=path, state={STATE: websocket}
-    )
+    return await entry.invoke(kind=KIND, arguments=arguments, headers=headers, subject=path, state={STATE: websocket})

@@ -144,7 +144,9 @@ class Cluster:
                     self.presence.expire()
                     await self._send(Beat(self.id, self._revision))
             except MessageTooLarge as error:
-                logger.warning("presence of %d sockets is not told to other replicas: %s", len(self._rooms.members), error)
+                logger.warning(
+                    "presence of %d sockets is not told to other replicas: %s", len(self._rooms.members), error
+                )
             except ConnectionError:
                 next_beat = loop.time() + self._beat_s  # told again with the next beat's revision
                 self._asked = True

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+from cliffracer_http.edge import admit
 from starlette.websockets import WebSocketDisconnect
 
 from cliffracer_core.errors import CliffracerError, ValidationError, describe, to_body
 from cliffracer_core.interfaces import Entry
-from cliffracer_http.edge import admit
 
 from .admission import Refused, deny
 from .calls import Arguments, attend, call
@@ -37,7 +37,6 @@ class Endpoint:
     Args:
         sockets: the service's.
         session: asked for once the service has started.
-        subprotocols: of which the first that a client offers is chosen.
     """
 
     def __init__(self, sockets: Sockets, session: Callable[[], Session]) -> None:
@@ -47,18 +46,17 @@ class Endpoint:
 
     async def __call__(
         self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Any]],
-        send: Callable[[Any], Awaitable[None]],
+        send: Callable[[Any], Awaitable[None]], values: Mapping[str, str],
     ) -> None:  # fmt: skip
-        """Serve one handshake and its socket."""
+        """Serve one handshake and its socket; `values` stand in the path."""
         sockets = self._sockets
+        scope["path_params"] = values
         try:
             with sockets.admission.counted(scope):
                 await sockets.started.wait()
                 if self._session is None:
                     self._session = self._make()
-                websocket = WebSocket(
-                    scope, receive, send, sockets.settings, sockets.processor, sockets.accepted
-                )
+                websocket = WebSocket(scope, receive, send, sockets.settings, sockets.processor, sockets.accepted)
                 await self._run(websocket, self._session)
         except Refused as refused:
             await deny(scope, receive, send, refused)

@@ -45,9 +45,7 @@ class History:
         self.last = publication.offset
         ring = self._rings.get(publication.group)
         if ring is None:
-            ring = self._rings[publication.group] = _Ring(
-                self._floors.pop(publication.group, self.floor)
-            )
+            ring = self._rings[publication.group] = _Ring(self._floors.pop(publication.group, self.floor))
         ring.items.append(publication)
         gone = []
         while len(ring.items) > self.size:

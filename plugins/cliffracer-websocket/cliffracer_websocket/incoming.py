@@ -34,13 +34,13 @@ class Incoming:
         self._handlers: dict[str, _Handler] = {}
         self._head = JSON.decoder(_Head)
 
-    def register(self, type: str, handler: Callable[..., Any]) -> None:
+    def register(self, name: str, handler: Callable[..., Any]) -> None:
         """Handle messages of a type; one that was registered before is replaced.
 
         Raises:
             ConfigurationError: the handler cannot be called with a message, or its annotation cannot be decoded.
         """
-        where = f"processor {type!r}"
+        where = f"processor {name!r}"
         if not callable(handler):
             raise ConfigurationError(f"{where} is {handler!r}; give a function of one parameter")
         names = [each for each in inspect.signature(handler).parameters if each != _CLIENT]
@@ -49,14 +49,14 @@ class Incoming:
                 f"{where}: {getattr(handler, '__qualname__', handler)} has parameters {names}; "
                 f"it gets the message, and {_CLIENT!r} where it has a parameter of that name"
             )
-        hints = resolve_annotations(where, handler if inspect.isroutine(handler) else handler.__call__)
+        hints = resolve_annotations(where, handler if inspect.isroutine(handler) else type(handler).__call__)
         hint = hints.get(names[0], Any)
         try:
             decode = JSON.decoder(hint)
         except TypeError as error:
             raise ConfigurationError(f"{where}: parameter {names[0]!r} cannot be decoded: {error}") from error
         wants_client = _CLIENT in inspect.signature(handler).parameters
-        self._handlers[type] = _Handler(handler, decode, wants_client)
+        self._handlers[name] = _Handler(handler, decode, wants_client)
 
     async def handle(self, client_id: str, body: bytes) -> object:
         """Decode a message and return what its handler returns.

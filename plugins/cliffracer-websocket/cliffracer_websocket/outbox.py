@@ -54,13 +54,17 @@ class Outbox:
         stalled: the outboxes that wait just now; this one is in it while it does.
     """
 
-    __slots__ = ("_bytes", "_counter", "_limits", "_lost", "_notice", "_queue", "_send", "_stalled", "_task")
-    __slots__ += ("abort", "closed", "dropped", "since")
+    __slots__ = (
+        "_bytes", "_counter", "_limits", "_lost", "_queue", "_send", "_stalled", "_task",
+        "abort", "closed", "dropped", "notice", "since",
+    )  # fmt: skip
 
-    def __init__(self, send: Callable[[Any], Awaitable[None]], limits: OutboxLimits, notice: Notice, stalled: set[Outbox]):
+    def __init__(
+        self, send: Callable[[Any], Awaitable[None]], limits: OutboxLimits, notice: Notice, stalled: set[Outbox]
+    ):
         self._send: Send = send if iscoroutinefunction(send) else _as_coroutine(send)
         self._limits = limits
-        self._notice = notice
+        self.notice = notice
         self._stalled = stalled
         self._task: asyncio.Task[None] | None = None
         self._queue: OrderedDict[object, _Waiting] | None = None
@@ -144,7 +148,7 @@ class Outbox:
                 self.since = loop.time()
                 if self._lost:
                     lost, self._lost = self._lost, None
-                    for event in self._notice(lost):
+                    for event in self.notice(lost):
                         await self._send(event)
                 elif self._queue:
                     _, entry = self._queue.popitem(last=False)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import Any
-
-from starlette.websockets import WebSocket as StarletteWebSocket
+from typing import TYPE_CHECKING, Any
 
 from cliffracer_core.errors import ConfigurationError
 from cliffracer_core.handlers import Bridge, Declaration, Mark
@@ -25,19 +24,17 @@ from cliffracer_core.interfaces import (
     Wiring,
 )
 
-from .bridge import bridge
-from .calls import socket_of
 from .marks import HOOKS, OWNER, websocket
-from .processor import RealTimeStreamProcessor
 from .settings import WebSocketSettings
-from .socket import WebSocket
-from .sockets import Sockets
+
+if TYPE_CHECKING:
+    from .sockets import Sockets
 
 __all__ = ["WebSocketPlugin"]
 
 
 class WebSocketPlugin:
-    """The plugin of one process start."""
+    """The plugin of one process start; Starlette is imported where a service has sockets."""
 
     def __init__(self) -> None:
         self._running: dict[str, Sockets] = {}
@@ -60,17 +57,25 @@ class WebSocketPlugin:
 
     @hookimpl
     def cliffracer_register_injectables(self) -> Mapping[type, Resolver]:
-        """Give handlers their `WebSocket`."""
+        """Give handlers their `WebSocket`; where it is not imported, none can be asked for."""
+        if "starlette.websockets" not in sys.modules:
+            return {}
+        from starlette.websockets import WebSocket as StarletteWebSocket
+
+        from .calls import socket_of
+        from .socket import WebSocket
+
         return {WebSocket: socket_of, StarletteWebSocket: socket_of}
 
     @hookimpl
     def cliffracer_register_middleware(self, declaration: Declaration, service: ServiceInfo) -> Sequence[Middleware]:
         """Pass on the events of `@event(..., to=...)`."""
-        return [
-            bridge(declaration.where, mark.options, lambda: self._sockets(service).processor)
-            for mark in declaration.find(OWNER)
-            if isinstance(mark.options, Bridge)
-        ]
+        bridged = [mark.options for mark in declaration.find(OWNER) if isinstance(mark.options, Bridge)]
+        if not bridged:
+            return []
+        from .bridge import bridge
+
+        return [bridge(declaration.where, options, lambda: self._sockets(service).processor) for options in bridged]
 
     @hookimpl
     def cliffracer_register_lifespans(self, service: ServiceInfo) -> Sequence[Lifespan]:
@@ -84,7 +89,7 @@ class WebSocketPlugin:
         if sockets is None:
             return []
         return [
-            Route(path=path, methods=("WEBSOCKET",), declaration=declaration, options={"asgi": endpoint})
+            Route(path=path, methods=("WEBSOCKET",), declaration=declaration, options={"endpoint": _given(endpoint)})
             for path, endpoint in sockets.endpoints(declaration)
         ]
 
@@ -110,9 +115,11 @@ class WebSocketPlugin:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, wiring: Wiring) -> AsyncIterator[None]:
-        if not Sockets.wanted(wiring):
+        if not _wanted(wiring):
             yield
             return
+        from .sockets import Sockets
+
         sockets = self._running[wiring.service.id] = Sockets(wiring)
         try:
             async with sockets.running():
@@ -131,8 +138,7 @@ class WebSocketPlugin:
     def _broadcaster(self, service: ServiceFace) -> Callable[..., Any]:
         async def websocket_broadcast(data: object, *, key: str | None = None) -> None:
             """Send a message to every socket of the service, at every replica; see `broadcast_all`."""
-            processor: RealTimeStreamProcessor = self._sockets(service.info).processor
-            await processor.broadcast_all(data, key=key)
+            await self._sockets(service.info).processor.broadcast_all(data, key=key)
 
         return websocket_broadcast
 
@@ -151,6 +157,20 @@ class _Handle:
     async def stop(self) -> None:
         """Open no more sockets."""
         self._sockets.drain()
+
+
+def _wanted(wiring: Wiring) -> bool:
+    """Tell whether a service has anything to do with sockets."""
+    if any(declaration.find(OWNER) for declaration in wiring.declarations):
+        return True
+    module = sys.modules.get(f"{__package__}.processor")
+    return module is not None and any(
+        isinstance(each, module.RealTimeStreamProcessor) for each in wiring.providers.values()
+    )
+
+
+def _given(endpoint: Any) -> Callable[[Entry], Any]:
+    return lambda entry: endpoint
 
 
 def _decorator(service: ServiceFace) -> Callable[[str], Callable[[Any], Any]]:

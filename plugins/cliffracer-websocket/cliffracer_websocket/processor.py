@@ -83,9 +83,7 @@ class RealTimeStreamProcessor:
         self.id = create_correlation_id()[:16]
         self.rooms = Rooms()
         self.stalled: set[Outbox] = set()
-        self.limits = OutboxLimits(
-            policy=settings.policy, messages=settings.queue_messages, bytes=settings.queue_bytes
-        )
+        self.limits = OutboxLimits(policy=settings.policy, messages=settings.queue_messages, bytes=settings.queue_bytes)
         self.log: Log | None = None
         if settings.history_size:
             self.log = MemoryLog(History(settings.history_size, settings.history_ttl_s), self.rooms.deliver)
@@ -131,7 +129,7 @@ class RealTimeStreamProcessor:
         settings, place = self.settings, f"{service}-{self.name or 'processor'}"
         if not transport.capabilities.fanout:
             raise ConfigurationError(
-                f"RealTimeStreamProcessor {self.name!r} needs fan-out, which the transport lacks; set websocket.transport"
+                f"RealTimeStreamProcessor {self.name!r}: the transport has no fan-out; set websocket.transport"
             )
         cluster = Cluster(self.rooms, transport, f"ws-{place}.all", self.id, settings.beat_s, self._posted)
         await cluster.open()

@@ -20,7 +20,7 @@ from .settings import WebSocketSettings
 if TYPE_CHECKING:
     from .processor import RealTimeStreamProcessor
 
-__all__ = ["WebSocket"]
+__all__ = ["WebSocket", "WebSocketDisconnect"]
 
 
 class WebSocket(StarletteWebSocket):
@@ -33,14 +33,14 @@ class WebSocket(StarletteWebSocket):
         receive: the server's.
         send: the server's.
         settings: the limits.
-        stalled: the outboxes that wait, of whoever looks after them.
+        processor: looks after clients that do not read.
         on_accept: called once it is accepted.
     """
 
     def __init__(
         self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Any]],
         send: Callable[[Any], Awaitable[None]], settings: WebSocketSettings, processor: RealTimeStreamProcessor,
-        on_accept: Callable[[WebSocket], None] | None = None,
+        on_accept: Callable[[WebSocket], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
         self.id = create_correlation_id()
         """The client's id where nobody gives it another."""
@@ -49,7 +49,7 @@ class WebSocket(StarletteWebSocket):
         self.joined: dict[RealTimeStreamProcessor, str] = {}
         """The processors it was added to, and its client id there."""
         self.aborted = False
-        self._on_accept = on_accept
+        self.on_accept = on_accept
         self._task = asyncio.current_task()
         super().__init__(scope, limited(receive, settings, lambda: self.outbox), send)
 
@@ -64,8 +64,8 @@ class WebSocket(StarletteWebSocket):
     ) -> None:
         """Accept it; from then on broadcasts reach it."""
         await super().accept(subprotocol, headers)
-        if self._on_accept is not None:
-            self._on_accept(self)
+        if self.on_accept is not None:
+            await self.on_accept(self)
 
     async def receive(self) -> MutableMapping[str, Any]:
         """Return the next ASGI event; a socket that nobody has accepted is accepted."""

@@ -7,13 +7,15 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from cliffracer_core.errors import CliffracerError, ConfigurationError
+from cliffracer_http.edge import admit
+
+from cliffracer_core.errors import ConfigurationError, describe
 from cliffracer_core.handlers import Bridge, Declaration
 from cliffracer_core.interfaces import Entry, Wiring
 
 from .admission import Admission
 from .calls import Arguments, call
-from .centrifuge import channel_session
+from .channels import channel_session
 from .codes import GOING_AWAY
 from .endpoint import Endpoint, Session, per_message, per_socket
 from .marks import CHANNELS, HOOKS, OWNER, SOCKET, SocketOptions, path_names
@@ -38,6 +40,7 @@ class Sockets:
 
     def __init__(self, wiring: Wiring) -> None:
         self.service = wiring.service.name
+        self.version = wiring.service.version
         self.settings = settings_of(wiring.service)
         self.admission = Admission(self.settings)
         self.started = asyncio.Event()
@@ -57,12 +60,6 @@ class Sockets:
                 f"setting 'websocket.transport' is {self.settings.transport!r}; "
                 f"configured are {sorted(wiring.transports)}"
             )
-
-    @staticmethod
-    def wanted(wiring: Wiring) -> bool:
-        """Tell whether a service has anything to do with sockets."""
-        marked = any(declaration.find(OWNER) for declaration in wiring.declarations)
-        return marked or any(isinstance(each, RealTimeStreamProcessor) for each in wiring.providers.values())
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -131,10 +128,15 @@ class Sockets:
             return per_message(self, hook, path, self._arguments["on_websocket_message"])
         return _listen
 
-    def accepted(self, websocket: WebSocket) -> None:
+    async def accepted(self, websocket: WebSocket) -> None:
         """Take a socket in that was just accepted: broadcasts reach it."""
-        self.connections.add(websocket)
         self.processor.admit(websocket.id, websocket.outbox, PLAIN)
+        await self.opened(websocket)
+
+    async def opened(self, websocket: WebSocket) -> None:
+        """Note an open socket, and tell the handler that wants to know. Raises what that raises."""
+        self.connections.add(websocket)
+        await self.tell("on_websocket_connect", websocket)
 
     async def closed(self, websocket: WebSocket) -> None:
         """Forget a socket, and tell the handler that wants to know."""
@@ -143,7 +145,10 @@ class Sockets:
         for processor, client_id in (*websocket.joined.items(), (self.processor, websocket.id)):
             processor.release(client_id, websocket.outbox)
         if known:
-            await self.tell("on_websocket_disconnect", websocket)
+            try:
+                await self.tell("on_websocket_disconnect", websocket)
+            except Exception as error:
+                logger.error("on_websocket_disconnect of %r failed: %s", self.service, describe(error))
 
     async def tell(self, hook: str, websocket: WebSocket) -> None:
         """Call one of the handlers that have their names for marks, where the service has it."""
@@ -151,12 +156,7 @@ class Sockets:
         if entry is None:
             return
         arguments: dict[str, object] = {"websocket": websocket} if self._arguments[hook].wants_socket else {}
-        try:
-            await call(websocket, entry, self.settings.path, arguments, {})
-        except CliffracerError:
-            raise
-        except Exception:
-            logger.exception("%s of %r failed", hook, self.service)
+        await call(websocket, entry, self.settings.path, arguments, admit(websocket.scope["headers"]).headers)
 
     def drain(self) -> None:
         """Open no more sockets, and close those there are: clients connect to another replica and resume."""

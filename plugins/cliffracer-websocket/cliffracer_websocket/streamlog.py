@@ -108,9 +108,7 @@ class StreamLog:
 
     async def _store(self, record: Stored | Epoch, id: str) -> None:
         message = Message(self._subject, pack(record))
-        await self._transport.publish_durable(
-            message, stream=self._stream, message_id=id, timeout_s=self._timeout_s
-        )
+        await self._transport.publish_durable(message, stream=self._stream, message_id=id, timeout_s=self._timeout_s)
 
     async def _begin(self, id: str) -> None:
         """Name the epoch; of replicas that do so at once the first one counts."""
@@ -118,7 +116,7 @@ class StreamLog:
         await self._catch_up()
         if not self.epoch:
             raise ConfigurationError(
-                f"stream {self._stream!r} took the first record of subject {self._subject!r} and does not give it back; "
+                f"stream {self._stream!r} took its first record on {self._subject!r} and does not give it back; "
                 f"delete the stream, or choose websocket.history='memory'"
             )
 
