@@ -63,7 +63,7 @@ def service_info(settings: Settings) -> ServiceInfo:
         name=kernel.name,
         version=kernel.version,
         description=kernel.description,
-        id=create_correlation_id()[:22],
+        id=create_correlation_id(),
         metadata=kernel.metadata,
         settings=settings.sections,
     )

@@ -5,45 +5,33 @@ payload -> observe -> guard -> shape -> encode -> transport
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import math
 import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
-from typing import Any, cast
+from typing import Any
 
-from .context import create_correlation_id, current_context, get_correlation_id
+from .context import current_context
 from .dispatch import sort_layers
 from .errors import (
-    CliffracerError,
-    ConfigurationError,
     DeadlineExceeded,
     NoHandler,
-    NotStored,
     RPCError,
     ValidationError,
 )
 from .inbox import Inbox
-from .interfaces import DurableTransport, Middleware, Outgoing, OutgoingDeclaration, Send, Transport
+from .interfaces import Middleware, Outgoing, OutgoingDeclaration, Send, Transport
 from .messages import (
-    CODECS,
-    CONTENT_TYPE,
-    CORRELATION_ID,
-    IDEMPOTENCY_KEY,
     JSON,
     REPLY_ALL_TO,
-    SERVICE_ERROR,
-    SERVICE_ERROR_CODE,
     TIMEOUT_MS,
-    Codec,
     Message,
-    codec_for,
 )
-from .replies import read_reply, remote_error
-from .requests import cancel_subject
+from .replies import read_reply
 from .scatter import ReplicaReply, all_subject, gather
+from .sending import Sender
 from .stream_in import DEFAULT_WINDOW, Accepted, Inbound, not_a_stream, validate_window
-from .subjects import stream_name, validate_subject, validate_token
+from .subjects import validate_subject, validate_token
 from .validation import validate_timeout
 
 __all__ = ["Caller"]
@@ -69,19 +57,13 @@ class Caller:
         content_type: str = JSON.content_type,
         ask: Callable[[OutgoingDeclaration], Iterable[tuple[str, Middleware]]] = lambda declaration: (),
     ) -> None:
-        codec = CODECS.get(content_type)
-        if codec is None:
-            raise ConfigurationError(f"setting 'content_type' is {content_type!r}; use one of {', '.join(CODECS)}")
-        self._codec: Codec = codec
+        self._sender = sender = Sender(transports, timeout_s, content_type)
         self._service = service
-        self._transports = transports
         self._timeout_s = timeout_s
-        self._headers = {} if codec is JSON else {CONTENT_TYPE: content_type}
-        self._call, self.call_layers = self._compile("call", self._request, ask)
-        self._publish, self.publish_layers = self._compile("publish", self._send, ask)
+        self._call, self.call_layers = self._compile("call", sender.request, ask)
+        self._publish, self.publish_layers = self._compile("publish", sender.publish, ask)
         self._inboxes: dict[str, Inbox] = {}
         self._subject = functools.lru_cache(4096)(_request_subject)
-        self._decoder = functools.lru_cache(1024)(Codec.decoder)
 
     def _compile(
         self, kind: Any, step: Send, ask: Callable[[OutgoingDeclaration], Iterable[tuple[str, Middleware]]]
@@ -128,7 +110,7 @@ class Caller:
             timeout=timeout, headers=headers, idempotency_key=idempotency_key, transport=transport,
         )  # fmt: skip
 
-    async def request(
+    def request(
         self,
         subject: str,
         payload: object,
@@ -138,20 +120,21 @@ class Caller:
         headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
         transport: str = "default",
-    ) -> Any:
+    ) -> Coroutine[Any, Any, Any]:
         """Send a request on a full subject below `rpc.`; otherwise as `call`."""
-        seconds = self._timeout_s if timeout is None else validate_timeout(timeout)
-        deadline = time.monotonic() + seconds
-        sent = self._outgoing_headers(headers)
-        if idempotency_key is not None:
-            sent[IDEMPOTENCY_KEY] = idempotency_key
-        running = current_context()
-        if running is not None and running.deadline is not None and running.deadline < deadline:
-            deadline = running.deadline
+        sender = self._sender
+        deadline, left_s, told = sender.deadline(subject, timeout)
+        sent = sender.headers(headers, idempotency_key)
+        if not self.call_layers:
+            sent[TIMEOUT_MS] = told
+            return sender.exchange(sender.transport(transport), subject, payload, sent, returns, deadline, left_s)
         outgoing = Outgoing(
             kind="call", service=self._service, subject=subject, payload=payload, headers=sent,
             deadline=deadline, returns=returns, transport=transport,
         )  # fmt: skip
+        return self._through_layers(outgoing)
+
+    async def _through_layers(self, outgoing: Outgoing) -> object:
         return await self._call(outgoing)
 
     def stream(
@@ -218,7 +201,7 @@ class Caller:
                 raise not_a_stream(subject, error) from error.__cause__
             stream.begin(accepted)
             while (item := await stream.next()) is not None:
-                yield read_reply(subject, item, returns, self._decoder)
+                yield read_reply(subject, item, returns, self._sender.decoder)
         finally:
             await stream.close()
 
@@ -271,7 +254,7 @@ class Caller:
                 subject, {} if arguments is None else arguments, timeout=seconds,
                 headers={**(headers or {}), REPLY_ALL_TO: box.address}, transport=transport,
             )  # fmt: skip
-            read = functools.partial(read_reply, subject, returns=returns, decoder=self._decoder)
+            read = functools.partial(read_reply, subject, returns=returns, decoder=self._sender.decoder)
             replies, expired = await gather(box, read, count=count, quiet_s=quiet_s, deadline=deadline)
         except NoHandler:
             expired = True  # nobody is there to be told
@@ -279,7 +262,7 @@ class Caller:
         finally:
             box.close()
             if not expired:
-                await self._give_up(self.transport(transport), Message(subject, reply_to=box.address))
+                await self._sender.give_up(self.transport(transport), Message(subject, reply_to=box.address))
         if not replies:
             raise DeadlineExceeded(f"no replica answered {subject!r} within {seconds:g} s; raise the timeout")
         return replies
@@ -290,7 +273,7 @@ class Caller:
             inbox = self._inboxes[transport] = Inbox(self.transport(transport))
         return inbox
 
-    async def publish(
+    def publish(
         self,
         subject: str,
         payload: object,
@@ -301,7 +284,7 @@ class Caller:
         stream: str | None = None,
         timeout: float | None = None,
         transport: str = "default",
-    ) -> None:
+    ) -> Coroutine[Any, Any, object]:
         """Publish an event.
 
         Args:
@@ -319,84 +302,22 @@ class Caller:
             EncodingError, MessageTooLarge, InvalidSubject, InvalidHeader: nothing was sent.
             ConnectionError: not connected, and the buffer is full.
         """
+        sent = self._sender.headers(headers)
+        if not self.publish_layers and not durable and timeout is None:
+            return self._sender.transport(transport).publish(self._sender.event(subject, payload, sent))
         outgoing = Outgoing(
             kind="publish", service=self._service, subject=validate_subject(subject), payload=payload,
-            headers=self._outgoing_headers(headers), transport=transport, durable=durable, stream=stream,
-            message_id=message_id,
+            headers=sent, transport=transport, durable=durable, stream=stream, message_id=message_id,
             deadline=time.monotonic() + (self._timeout_s if timeout is None else validate_timeout(timeout)),
         )  # fmt: skip
-        await self._publish(outgoing)
+        return self._publish_through(outgoing)
 
-    def _outgoing_headers(self, headers: Mapping[str, str] | None) -> dict[str, str]:
-        sent = {**self._headers, **headers} if headers else dict(self._headers)
-        correlation_id = get_correlation_id()
-        if correlation_id is not None and CORRELATION_ID not in sent:
-            sent[CORRELATION_ID] = correlation_id
-        return sent
+    async def _publish_through(self, outgoing: Outgoing) -> None:
+        await self._publish(outgoing)
 
     def transport(self, name: str = "default") -> Transport:
         """Return one of the transports, opened. Raises ConfigurationError for a name that is not configured."""
-        try:
-            return self._transports[name]
-        except KeyError:
-            raise ConfigurationError(
-                f"transport {name!r} is not configured; known are {sorted(self._transports)}: set transport={{...}}"
-            ) from None
-
-    async def _request(self, outgoing: Outgoing) -> object:
-        transport = self.transport(outgoing.transport)
-        left_s = cast(float, outgoing.deadline) - time.monotonic()
-        if left_s <= 0:
-            raise DeadlineExceeded(f"no time is left to call {outgoing.subject!r}")
-        outgoing.headers[TIMEOUT_MS] = str(max(1, int(left_s * 1000)))
-        message = Message(outgoing.subject, self._codec.encode(outgoing.payload), outgoing.headers)
-        try:
-            reply = await transport.request(message, left_s)
-        except asyncio.CancelledError:
-            await self._give_up(transport, message)
-            raise
-        headers = reply.headers
-        if headers and (SERVICE_ERROR in headers or SERVICE_ERROR_CODE in headers):
-            raise _own_deadline(outgoing, remote_error(outgoing.subject, reply))
-        try:
-            codec = codec_for(headers)
-            decode = self._decoder(codec, Any if outgoing.returns is None else outgoing.returns)
-            return decode(reply.body or codec.encode(None))
-        except CliffracerError as error:
-            raise RPCError(f"the reply of {outgoing.subject!r} does not fit what is expected: {error}") from error
-
-    async def _give_up(self, transport: Transport, message: Message) -> None:
-        if message.reply_to is not None:
-            try:
-                await transport.publish(Message(cancel_subject(message.subject), message.reply_to.encode()))
-            except CliffracerError:
-                return  # the callee's own deadline ends it
-
-    async def _send(self, outgoing: Outgoing) -> None:
-        transport = self.transport(outgoing.transport)
-        message = Message(outgoing.subject, self._codec.encode(outgoing.payload), outgoing.headers or None)
-        if not outgoing.durable:
-            await transport.publish(message)
-            return
-        if not isinstance(transport, DurableTransport) or not transport.capabilities.durable:
-            raise NotStored(
-                f"transport {outgoing.transport!r} cannot store {outgoing.subject!r}; publish without durable=True, "
-                f"or use a transport that can (for NATS, a server with JetStream)"
-            )
-        await transport.publish_durable(
-            message,
-            stream=outgoing.stream or stream_name(outgoing.subject),
-            message_id=outgoing.message_id or create_correlation_id(),
-            timeout_s=max(0.001, cast(float, outgoing.deadline) - time.monotonic()),
-        )
-
-
-def _own_deadline(outgoing: Outgoing, error: CliffracerError) -> CliffracerError:
-    """Say that this call's time is over where its callee, which had to keep to it too, noticed first."""
-    ahead_s = 0.002  # the callee was told whole milliseconds, rounded down
-    if isinstance(error, DeadlineExceeded) and time.monotonic() >= cast(float, outgoing.deadline) - ahead_s:
-        return DeadlineExceeded(f"no reply on {outgoing.subject!r} in time: {error.message}")
-    return error
+        return self._sender.transport(name)
 
 
 def _request_subject(service: str, method: str) -> str:

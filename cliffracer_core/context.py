@@ -5,6 +5,7 @@ One context variable holds the `MessageContext` of the running call; another an 
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import time
@@ -16,9 +17,26 @@ import msgspec
 __all__ = ["Identity", "MessageContext", "create_correlation_id", "current_context", "enter_call"]
 __all__ += ["get_correlation_id", "leave_calls", "remaining_s", "set_correlation_id", "with_correlation_id"]
 
-_random = random.Random()
-os.register_at_fork(after_in_child=_random.seed)
-_getrandbits = _random.getrandbits
+
+class _Ids:
+    """Ids that differ in 64 random bits from those of other processes, and in a counter from each other."""
+
+    def __init__(self) -> None:
+        self.seed(random.Random())
+
+    def seed(self, source: random.Random) -> None:
+        self.prefix = f"{source.getrandbits(64):016x}"
+        self.next = itertools.count(1 << 63 | source.getrandbits(62)).__next__  # always 16 digits
+
+    def state(self) -> tuple[str, Callable[[], int]]:
+        return self.prefix, self.next
+
+    def restore(self, state: tuple[str, Callable[[], int]]) -> None:
+        self.prefix, self.next = state
+
+
+ids = _Ids()
+os.register_at_fork(after_in_child=lambda: ids.seed(random.Random()))
 
 clock: Callable[[], float] = time.monotonic
 """Seconds; deadlines are points on this clock, which asyncio's loops share."""
@@ -72,6 +90,11 @@ _current: ContextVar[MessageContext | None] = ContextVar("cliffracer_context", d
 _chosen: ContextVar[str | None] = ContextVar("cliffracer_correlation_id", default=None)
 
 
+running_call = _current.get
+chosen_correlation_id = _chosen.get
+"""What `current_context` returns, and the id set by hand, without a Python call between."""
+
+
 def current_context() -> MessageContext | None:
     """Return the context of the call this code runs in, None outside a call."""
     return _current.get()
@@ -84,8 +107,8 @@ def remaining_s() -> float | None:
 
 
 def create_correlation_id() -> str:
-    """Make a new id: 32 hexadecimal digits."""
-    return f"{_getrandbits(128):032x}"
+    """Make a new id: 32 hexadecimal digits. It is unique, not secret."""
+    return ids.prefix + "%x" % ids.next()  # noqa: UP031 - faster than a format specifier
 
 
 def get_correlation_id() -> str | None:
@@ -122,9 +145,8 @@ class with_correlation_id:  # noqa: N801 - the reference API's name
         self.__exit__()
 
 
-def enter_call(context: MessageContext) -> None:
-    """Make `context` current for the rest of the running task."""
-    _current.set(context)
+enter_call = _current.set
+"""Make a `MessageContext` current for the rest of the running task."""
 
 
 def leave_calls() -> None:

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import logging
 import random
+import sys
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 
@@ -138,6 +139,9 @@ class EventEndpoint:
         self._transport = transport
         self._options = options
         self._buffer = buffer
+        self._name = handler.declaration.name
+        self._timeout_s = options.timeout
+        self._chain = handler.chain
         self._gate = handler.gate
         self._scope = handler.scope
         self._logged = 0.0
@@ -147,7 +151,11 @@ class EventEndpoint:
         """Take an event from the transport; never blocks."""
         if self._sees_requests and message.subject.startswith("rpc."):
             return
-        if not self._gate.enter(functools.partial(self._start, message), self._buffer):
+        gate = self._gate
+        if gate.take():
+            run = Run()
+            self._scope.start(self._serve(message, run), run, None)
+        elif not gate.wait(functools.partial(self._start, message), self._buffer):
             self.dropped += 1
             for sink in self._sinks:
                 sink.record("dropped", 1.0, {"handler": self.handler.name, "kind": "event"})
@@ -160,15 +168,19 @@ class EventEndpoint:
                 )  # fmt: skip
 
     def _start(self, message: Message) -> None:
-        self._scope.spawn(self._serve(message))
-
-    async def _serve(self, message: Message) -> None:
         run = Run()
-        context = _event_context(self.handler, self._options, message)
+        self._scope.start(self._serve(message, run), run, None)
+
+    async def _serve(self, message: Message, run: Run) -> None:
+        scope = self._scope
+        context = self._context(message)
+        begun = False
         try:
-            await self.handler.run(context, run, run)
+            scope.begin(run, context)
+            begun = True
+            await self._chain(context)
         except asyncio.CancelledError:
-            if run.task is not None:  # what never began is counted where the grace time ends
+            if begun:  # what never began is counted where the grace time ends
                 logger.warning("%s", stopped(run, self.handler.name))
         except FATAL:
             raise
@@ -178,7 +190,22 @@ class EventEndpoint:
             else:
                 _log_failure(self.handler, context, error)
         finally:
+            scope.end(run)
             self._gate.leave()
+
+    def _context(self, message: Message) -> MessageContext:
+        headers = message.headers or _NO_HEADERS
+        return MessageContext(
+            kind="event",
+            service=self._scope.service,
+            handler=self._name,
+            subject=message.subject,
+            pattern=self._options.pattern,
+            body=message.body,
+            headers=headers,
+            correlation_id=headers.get(CORRELATION_ID) or create_correlation_id(),
+            deadline=None if self._timeout_s is None else time.monotonic() + self._timeout_s,
+        )
 
     async def _reject(self, message: Message, context: MessageContext, error: ValidationError) -> None:
         self.rejected += 1
@@ -198,23 +225,31 @@ class DurableEndpoint:
         self.handler = handler
         self.options = options
         self._transport = transport
+        self._name = handler.declaration.name
+        self._chain = handler.chain
         self._gate = handler.gate
         self._scope = handler.scope
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a delivery from the transport; never blocks. It is kept alive from here until it is over."""
         work = _Work(self, delivery)
-        self._gate.enter(lambda: self._scope.spawn(self._serve(work)), 1 << 60)
+        self._gate.enter(functools.partial(self._start, work), sys.maxsize)
 
-    async def _serve(self, work: _Work) -> None:
+    def _start(self, work: _Work) -> None:
         run = Run()
+        self._scope.start(self._serve(work, run), run, None)
+
+    async def _serve(self, work: _Work, run: Run) -> None:
         delivery = work.delivery
-        message = delivery.message
-        context = _event_context(self.handler, self.options, message, delivery)
+        context = self._context(delivery)
         try:
             if delivery.attempt > self.options.retries + 1:
                 raise _Exhausted(f"no attempt of {self.options.retries + 1} came to an end; its process died")
-            await self.handler.run(context, run, run)
+            try:
+                self._scope.begin(run, context)
+                await self._chain(context)
+            finally:
+                self._scope.end(run)
         except asyncio.CancelledError:
             if run.reason == "shutdown":
                 await self._settle(work, delivery.nak())
@@ -228,7 +263,27 @@ class DurableEndpoint:
             await self._settle(work, delivery.ack())
         finally:
             work.close()
+            if not run.over:
+                self._scope.end(run)
             self._gate.leave()
+
+    def _context(self, delivery: Delivery) -> MessageContext:
+        message = delivery.message
+        headers = message.headers or _NO_HEADERS
+        message_id = headers.get(ORIGINAL_MESSAGE_ID) or delivery.message_id
+        return MessageContext(
+            kind="event",
+            service=self._scope.service,
+            handler=self._name,
+            subject=_original_subject(message),
+            pattern=self.options.pattern,
+            body=message.body,
+            headers=headers,
+            correlation_id=headers.get(CORRELATION_ID) or message_id,
+            deadline=None if self.options.timeout is None else time.monotonic() + self.options.timeout,
+            attempt=delivery.attempt,
+            message_id=message_id,
+        )
 
     async def _failed(self, work: _Work, context: MessageContext, error: BaseException) -> None:
         delivery = work.delivery
@@ -269,18 +324,16 @@ class _Work:
 
     def __init__(self, endpoint: DurableEndpoint, delivery: Delivery) -> None:
         self.delivery = delivery
-        self._scope = endpoint.handler.scope
+        self._scope = scope = endpoint.handler.scope
         self._every = endpoint.options.ack_wait_s / 3
-        self._open = True
-        self._renew_later()
+        self.deadline = scope.loop.time() + self._every
+        """When the broker is told next."""
+        scope.timers.add(self, self)
 
-    def _renew_later(self) -> None:
-        self._bucket = self._scope.deadlines.add(self._scope.loop.time() + self._every, self, self._renew)
-
-    def _renew(self) -> None:
-        if self._open:
-            self._scope.spawn(self._progress())
-            self._renew_later()
+    def expire(self) -> None:
+        """Tell the broker that work goes on."""
+        self.deadline = self._scope.loop.time() + self._every
+        self._scope.spawn(self._progress())
 
     async def _progress(self) -> None:
         try:
@@ -290,8 +343,7 @@ class _Work:
 
     def close(self) -> None:
         """Stop telling."""
-        self._open = False
-        self._scope.deadlines.discard(self._bucket, self)
+        self._scope.timers.discard(self)
 
 
 class Redriver:
@@ -310,26 +362,6 @@ class Redriver:
             scope.spawn(delivery.nak(60.0))
             return
         endpoint.on_delivery(delivery)
-
-
-def _event_context(
-    handler: Handler, options: EventOptions, message: Message, delivery: Delivery | None = None
-) -> MessageContext:
-    headers = message.headers or _NO_HEADERS
-    message_id = None if delivery is None else headers.get(ORIGINAL_MESSAGE_ID) or delivery.message_id
-    return MessageContext(
-        kind="event",
-        service=handler.declaration.service,
-        handler=handler.declaration.name,
-        subject=message.subject if delivery is None else _original_subject(message),
-        pattern=options.pattern,
-        body=message.body,
-        headers=headers,
-        correlation_id=headers.get(CORRELATION_ID) or (message_id or create_correlation_id()),
-        deadline=None if options.timeout is None else time.monotonic() + options.timeout,
-        attempt=1 if delivery is None else delivery.attempt,
-        message_id=message_id,
-    )
 
 
 def _log_failure(handler: Handler, context: MessageContext, error: BaseException) -> None:

@@ -15,17 +15,17 @@ import inspect
 import logging
 import sys
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
-from .context import MessageContext, create_correlation_id, enter_call, leave_calls
+from .context import MessageContext, create_correlation_id, current_context, enter_call, leave_calls
 from .errors import Cancelled, CliffracerError, ConfigurationError, DeadlineExceeded, Overloaded
 from .generators import check_generator, into_stream
 from .handlers import Declaration, ErrorHandler, Recovery, RpcOptions
 from .interfaces import Call, Middleware, Resolver
-from .limits import Deadlines, Gate, Run
-from .messages import codec_for
+from .limits import Deadlines, Expiring, Gate, Run
+from .messages import CONTENT_TYPE, codec_for
 from .threads import Threads
 from .validation import Arguments
 
@@ -37,19 +37,26 @@ FATAL = (KeyboardInterrupt, GeneratorExit)
 """What ends the process, or a coroutine that is thrown away; all else that a handler raises is its failure."""
 
 _STAGES = {"observe": 0, "guard": 1, "shape": 2}
-_EAGER: dict[str, Any] = {"eager_start": True} if sys.version_info >= (3, 12) else {}
+_EAGER = sys.version_info >= (3, 12)
+_OPTIONS: dict[str, Any] = {"eager_start": True} if _EAGER else {}
+_Task: Callable[..., asyncio.Task[Any]] = functools.partial(asyncio.Task, **_OPTIONS)
 
 
 class Scope:
     """What the handlers of one running service share: its loop, deadlines, clean context and running calls."""
 
-    def __init__(self, service: str, *, timeout_s: float, max_timeout_s: float) -> None:
+    def __init__(self, service: str, *, timeout_s: float, max_timeout_s: float, queue_size: int = 1000) -> None:
         self.service = service
         self.timeout_s = timeout_s
         self.max_timeout_s = max_timeout_s
+        self.queue_size = queue_size
+        """Calls of entry points that may wait for a slot, per handler."""
         self.loop = asyncio.get_running_loop()
-        self.deadlines = Deadlines(self.loop)
-        self.runs: dict[object, Run] = {}
+        self.deadlines: Deadlines[Run] = Deadlines(self.loop)
+        self.runs = self.deadlines.entries
+        """Calls that wait for something, by their reply token where they have one."""
+        self.timers: Deadlines[Expiring] = Deadlines(self.loop)
+        """What else has to happen at a point in time."""
         self.given_up: dict[str, float] = {}
         """Reply tokens of callers who gave up a call that did not run here, and when, on `time.monotonic()`."""
         self.gates: list[Gate] = []
@@ -61,14 +68,53 @@ class Scope:
     def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Run a coroutine in a task of its own with a copy of the clean context.
 
-        The loop holds the task only weakly: what outlives its first step must be in `runs` or held by
-        what it waits for.
+        The loop holds the task only weakly: what outlives its first step must be held by what it waits for.
         """
-        asyncio.Task(coroutine, loop=self.loop, context=self._clean.copy(), **_EAGER)
+        _Task(coroutine, loop=self.loop, context=self._clean.copy())
 
-    def key(self, reply_to: str | None, run: Run) -> object:
-        """Return what a run is found by: its reply token, where that is there and not taken."""
-        return run if reply_to is None or reply_to in self.runs else reply_to
+    def start(self, coroutine: Coroutine[Any, Any, Any], run: Run, token: str | None) -> None:
+        """Run a call as `spawn` does; it calls `begin` first and `end` in every case.
+
+        Only a call that waits for something is kept in `runs`: nothing can stop any other.
+
+        Args:
+            coroutine: the call.
+            run: made for it.
+            token: its reply token.
+        """
+        task = _Task(coroutine, loop=self.loop, context=self._clean.copy())
+        if _EAGER and not task.done() and not run.over:
+            self.register(run, task, token)
+
+    def begin(self, run: Run, context: MessageContext) -> None:
+        """Make a call the current task's, to be stopped at its deadline; then await its chain.
+
+        Raises:
+            asyncio.CancelledError: the service stops, and starts no more calls.
+        """
+        if self.closing:
+            run.reason = "shutdown"
+            raise asyncio.CancelledError
+        enter_call(context)
+        if context.deadline is not None:
+            run.deadline = context.deadline
+            if context.deadline < self.deadlines.next_at:
+                self.deadlines.watch(context.deadline)
+        if not _EAGER:
+            self.register(run, asyncio.current_task(), context.reply_to)
+
+    def register(self, run: Run, task: asyncio.Task[Any] | None, token: str | None = None) -> None:
+        """Let a call that waits be found, and stopped, until `end`."""
+        run.task = task
+        key = run.key = run if token is None or token in self.runs else token
+        self.runs[key] = run
+
+    def end(self, run: Run) -> None:
+        """Forget a call: nothing can stop it any more."""
+        run.over = True
+        if run.task is not None:
+            run.task = None
+            del self.runs[run.key]
 
     @property
     def idle(self) -> bool:
@@ -91,6 +137,7 @@ class Scope:
         while not self.idle and self.loop.time() < until:
             await asyncio.sleep(0.002)
         self.deadlines.close()
+        self.timers.close()
 
 
 class Handler:
@@ -133,39 +180,6 @@ class Handler:
         if self.pool is not None:
             self.pool.close()
 
-    async def run(self, context: MessageContext, key: object, run: Run) -> object:
-        """Run the chain on the current task until the context's deadline; `key` finds the run meanwhile."""
-        bucket = self.begin(context, key, run)
-        try:
-            return await self.chain(context)
-        finally:
-            self.end(key, run, bucket)
-
-    def begin(self, context: MessageContext, key: object, run: Run) -> int | None:
-        """Make a call the current task's, found by `key`, stopped at its deadline; then await `chain`.
-
-        Returns:
-            What `end` takes.
-
-        Raises:
-            asyncio.CancelledError: the service stops, and starts no more calls.
-        """
-        scope = self.scope
-        if scope.closing:
-            run.reason = "shutdown"
-            raise asyncio.CancelledError
-        run.task = asyncio.current_task()
-        enter_call(context)
-        scope.runs[key] = run
-        deadline = context.deadline
-        return None if deadline is None else scope.deadlines.add(deadline, run, run.expire)
-
-    def end(self, key: object, run: Run, bucket: int | None) -> None:
-        """Forget a call that `begin` began."""
-        if bucket is not None:
-            self.scope.deadlines.discard(bucket, run)
-        del self.scope.runs[key]
-
     async def invoke(
         self,
         *,
@@ -195,7 +209,7 @@ class Handler:
             context.arguments = self.arguments.convert(arguments)
         future: asyncio.Future[object] = self.scope.loop.create_future()
         run = Run()
-        self.gate.enter(lambda: self.scope.spawn(self._invoked(context, run, future)), sys.maxsize)
+        self.gate.enter(lambda: self.scope.start(self._invoked(context, run, future), run, None), sys.maxsize)
         try:
             return await future
         except asyncio.CancelledError:
@@ -203,15 +217,28 @@ class Handler:
             raise
 
     async def attend(self, context: MessageContext) -> object:
-        """Run a call as long as a connection on the current task; see `interfaces.Entry`."""
-        run = Run()
-        return await self.run(context, run, run)
+        """Run a call that lasts as long as a connection; see `interfaces.Entry`."""
+        scope, run = self.scope, Run()
+        before = current_context()
+        try:
+            scope.begin(run, context)
+            if run.task is None:
+                scope.register(run, asyncio.current_task())
+            return await self.chain(context)
+        except asyncio.CancelledError:
+            if run.reason is None or (run.task is not None and run.task.uncancel() > 0):
+                raise
+            raise stopped(run, self.name) from None
+        finally:
+            scope.end(run)
+            enter_call(before)
 
     async def _invoked(self, context: MessageContext, run: Run, future: asyncio.Future[object]) -> None:
         try:
             if future.done():
                 return  # given up while it waited for a slot
-            result = await self.run(context, run, run)
+            self.scope.begin(run, context)
+            result = await self.chain(context)
         except asyncio.CancelledError:
             if not future.done():
                 future.set_exception(stopped(run, self.name))
@@ -227,7 +254,61 @@ class Handler:
             if not future.done():
                 future.set_result(result)
         finally:
+            self.scope.end(run)
             self.gate.leave()
+
+    async def call(self, context: MessageContext) -> object:
+        """Run one call in the current task; see `interfaces.Entry`."""
+        scope, gate, run = self.scope, self.gate, Run()
+        before = current_context()
+        task = asyncio.current_task()
+        taken = False
+        try:
+            scope.begin(run, context)
+            if run.task is None:
+                scope.register(run, task)
+            taken = gate.take() or await self._slot()
+            return await self.chain(context)
+        except asyncio.CancelledError:
+            if run.reason is None or (run.task is not None and run.task.uncancel() > 0):
+                raise  # whoever runs the task wants it to end
+            raise stopped(run, self.name) from None
+        finally:
+            scope.end(run)
+            if taken:
+                gate.leave()
+            enter_call(before)
+
+    async def _slot(self) -> bool:
+        """Wait for a slot and take it.
+
+        Raises:
+            Overloaded: too many wait already, or the service stops.
+        """
+        future: asyncio.Future[None] = self.scope.loop.create_future()
+
+        def start() -> None:
+            if future.done():
+                self.gate.leave()
+            else:
+                future.set_result(None)
+
+        if not self.gate.wait(start, self.scope.queue_size):
+            raise self.overloaded(self.scope.queue_size)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if not future.cancelled():
+                self.gate.leave()
+            raise
+        if self.scope.closing:
+            self.gate.leave()
+            raise Overloaded(f"{self.name} was not begun: its service stops; call again")
+        return True
+
+    def overloaded(self, queue_size: int) -> Overloaded:
+        """Say that no more calls are taken just now."""
+        return Overloaded(f"{self.name} runs {self.gate.limit} calls and {queue_size} wait; try later")
 
 
 def stopped(run: Run, where: str) -> CliffracerError:
@@ -313,20 +394,22 @@ def _wrap(call: Call, layers: Sequence[Middleware]) -> Call:
 
 
 def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: Mapping[type, Resolver]) -> Call:
-    decode = arguments.decode
+    decode = _decoder(arguments)
     given = [(name, _for_parameter(injectables[type], name)) for name, type in arguments.injected.items()]
 
-    async def call(context: MessageContext) -> object:
+    def call(context: MessageContext) -> Awaitable[object]:
         values = context.arguments
         if values is None:
-            values = context.arguments = decode(context.body, codec_for(context.headers))
-        return await function(**values)
+            values = decode(context)
+        awaitable: Awaitable[object] = function(**values)
+        return awaitable
 
-    async def call_with_given(context: MessageContext) -> object:
+    def call_with_given(context: MessageContext) -> Awaitable[object]:
         values = context.arguments
         if values is None:
-            values = context.arguments = decode(context.body, codec_for(context.headers))
-        return await function(**values, **{name: resolve(context) for name, resolve in given})
+            values = decode(context)
+        awaitable: Awaitable[object] = function(**values, **{name: resolve(context) for name, resolve in given})
+        return awaitable
 
     return call_with_given if given else call
 
@@ -337,14 +420,28 @@ def _for_parameter(resolve: Resolver, name: str) -> Resolver:
 
 
 def _decode_before(next: Call, arguments: Arguments) -> Call:
-    decode = arguments.decode
+    decode = _decoder(arguments)
 
-    async def call(context: MessageContext) -> object:
+    def call(context: MessageContext) -> Awaitable[object]:
         if context.arguments is None:
-            context.arguments = decode(context.body, codec_for(context.headers))
-        return await next(context)
+            decode(context)
+        return next(context)
 
     return call
+
+
+def _decoder(arguments: Arguments) -> Callable[[MessageContext], dict[str, object]]:
+    """Return what decodes a call's body into its arguments."""
+    decode, decode_json = arguments.decode, arguments.decode_json
+
+    def decode_into(context: MessageContext) -> dict[str, object]:
+        if CONTENT_TYPE in context.headers:
+            context.arguments = values = decode(context.body, codec_for(context.headers))
+        else:
+            context.arguments = values = decode_json(context.body)
+        return values
+
+    return decode_into
 
 
 def _recover(next: Call, recoveries: Sequence[Recovery], errors: ErrorHandler) -> Call:

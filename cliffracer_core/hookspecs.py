@@ -168,10 +168,12 @@ def cliffracer_register_entry_points(declaration: Declaration, service: ServiceI
 
 @hookspec
 def cliffracer_register_routes(declaration: Declaration, service: ServiceInfo) -> Sequence[Route]:
-    """Find the HTTP routes of a handler; asked once per handler. Since 0.1. Provisional.
+    """Find the HTTP routes of a handler; asked once per handler. Since 0.1.
 
     Returns:
-        Routes. Where any plugin returns one, a plugin must offer the server.
+        Routes. Where any plugin returns one, a plugin must offer the server. A route whose plugin serves it
+        itself has `options={"endpoint": make}`, where `make(entry)` returns an async function of `scope`,
+        `receive`, `send` and the values in the path, by name.
     """
     raise NotImplementedError
 
@@ -207,7 +209,7 @@ def cliffracer_register_websocket_routes(declaration: Declaration, service: Serv
     """Find the websocket routes of a handler; asked once per handler. Since 0.1. Provisional.
 
     Returns:
-        Routes with `methods=("WEBSOCKET",)`, served by the HTTP server with the others.
+        Routes with `methods=("WEBSOCKET",)` and an `endpoint` as for HTTP routes, served with the others.
     """
     raise NotImplementedError
 

@@ -364,6 +364,8 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """As `CliffracerService.health`."""
     timeout_s: float = 30.0
     """What a call may take where nobody says otherwise."""
+    grace_s: float = 10.0
+    """The whole of a stop."""
     attributes: Mapping[str, object] = {}
     """What plugins made as attributes of this service, as far as the program has used them."""
 
@@ -462,6 +464,20 @@ class Entry(Protocol):
 
         Raises:
             CliffracerError: what the chain raised.
+        """
+
+    async def call(self, context: MessageContext) -> object:
+        """Run one call through the whole chain in the current task, and return the handler's result.
+
+        For edges that have a task of their own for each call already, such as HTTP servers. The context
+        says all there is to say: `arguments` decoded and checked, `deadline` set, headers admitted.
+        Past the concurrency limit it waits in a bounded queue. When the current task is cancelled, so is
+        the handler.
+
+        Raises:
+            Overloaded: too many wait already, or the service stops.
+            DeadlineExceeded: the deadline came.
+            Exception: whatever the chain raised.
         """
 
 

@@ -149,7 +149,7 @@ class Codec:
         try:
             body = self._encode(value)
             # msgspec writes NaN and infinity as null; a body without that word cannot hide one
-            lost = b"null" in body and self.content_type == "application/json" and _has_non_finite(value)
+            lost = body.find(b"null") >= 0 and self.content_type == "application/json" and _has_non_finite(value)
         except RecursionError:
             raise EncodingError("value nests too deeply or contains itself; return a finite structure") from None
         except (TypeError, ValueError, OverflowError, AttributeError, msgspec.MsgspecError) as error:

@@ -18,7 +18,6 @@ from .errors import (
     ErrorBody,
     InvalidHeader,
     MessageTooLarge,
-    Overloaded,
     describe,
     to_body,
 )
@@ -30,7 +29,6 @@ from .messages import (
     SERVICE_ERROR,
     SERVICE_ERROR_CODE,
     TIMEOUT_MS,
-    Codec,
     Message,
     codec_for,
 )
@@ -100,6 +98,8 @@ class RequestEndpoint:
         self.handler = handler
         self.subject = subject
         self._transport = transport
+        self._publish = transport.publish
+        self._chain = handler.chain
         self._timeout_s = timeout_s
         self._queue_size = queue_size
         self._scope = handler.scope
@@ -113,54 +113,76 @@ class RequestEndpoint:
             return
         received, gate = time.monotonic(), self._gate
         if gate.take():
-            self._scope.spawn(self._serve(message, received))
+            run = Run()
+            self._scope.start(self._serve(message, received, received, run), run, message.reply_to)
         elif not gate.wait(functools.partial(self._start, message, received), self._queue_size):
-            error = Overloaded(f"{self.handler.name} runs {gate.limit} calls and {self._queue_size} wait; try later")
-            self._scope.spawn(self._refuse(message, error))
+            self._scope.spawn(self._refuse(message, self.handler.overloaded(self._queue_size)))
 
     def _start(self, message: Message, received: float) -> None:
-        self._scope.spawn(self._serve(message, received))
-
-    async def _serve(self, message: Message, received: float) -> None:
         run = Run()
-        handler = self.handler
+        self._scope.start(self._serve(message, received, time.monotonic(), run), run, message.reply_to)
+
+    async def _serve(self, message: Message, received: float, now: float, run: Run) -> None:
+        scope = self._scope
         context: MessageContext | None = None
+        answered = False
         try:
-            context = self._context(message, received)
-            key = self._scope.key(message.reply_to, run)
-            bucket = handler.begin(context, key, run)
+            context = self._context(message, received, now)
             try:
-                result = await handler.chain(context)
+                scope.begin(run, context)
+                result = await self._chain(context)
             finally:
-                handler.end(key, run, bucket)
+                scope.end(run)
             if message.reply_to is not None:
-                await self._reply(message.reply_to, codec_for(message.headers), result)
+                codec, headers = JSON, None
+                if CONTENT_TYPE in context.headers:
+                    codec = codec_for(message.headers)
+                    headers = None if codec is JSON else {CONTENT_TYPE: codec.content_type}
+                body = codec.encode(result)
+                answered = True
+                await self._publish(Message(message.reply_to, body, headers))
         except asyncio.CancelledError:
             uncancel()
-            await self._fail(message, stopped(run, handler.name), context)
+            await self._fail(message, stopped(run, self.handler.name), context)
         except FATAL:
             raise
         except BaseException as error:
-            await self._fail(message, error, context)
+            failure = self._unsendable(error) if answered else error
+            if failure is not None:
+                await self._fail(message, failure, context)
         finally:
+            if not run.over:
+                scope.end(run)
             self._gate.leave()
 
-    def _context(self, message: Message, received: float) -> MessageContext:
+    def _unsendable(self, error: BaseException) -> BaseException | None:
+        """Say what to tell the caller when its reply could not be sent; None where it cannot be reached."""
+        if isinstance(error, MessageTooLarge):
+            return MessageTooLarge(f"{self.handler.name}: its result is too large: {error}")
+        if isinstance(error, EncodingError) or not isinstance(error, CliffracerError):
+            return error
+        logger.warning("%s: the reply could not be sent: %s", self.handler.name, describe(error))
+        return None
+
+    def _context(self, message: Message, received: float, now: float) -> MessageContext:
         headers = message.headers or _NO_HEADERS
+        scope = self._scope
         timeout_s = self._timeout_s
         if TIMEOUT_MS in headers:
             try:
-                timeout_s = min(int(headers[TIMEOUT_MS]) / 1000, self._scope.max_timeout_s)
+                timeout_s = int(headers[TIMEOUT_MS]) / 1000
             except (ValueError, OverflowError):
                 raise InvalidHeader(f"header {TIMEOUT_MS!r} is not a whole number of milliseconds") from None
+            if timeout_s > scope.max_timeout_s:
+                timeout_s = scope.max_timeout_s
         deadline = received + timeout_s
-        if deadline <= time.monotonic():
+        if deadline <= now:
             raise DeadlineExceeded(f"{self.handler.name}: the time was up before the call began")
-        if self._scope.given_up.get(message.reply_to or "", 0.0) >= received:
+        if scope.given_up and scope.given_up.get(message.reply_to or "", 0.0) >= received:
             raise Cancelled(f"{self.handler.name}: its caller gave up before the call began")
         return MessageContext(
             kind="rpc",
-            service=self._scope.service,
+            service=scope.service,
             handler=self._method,
             subject=message.subject,
             pattern=self.subject,
@@ -170,17 +192,6 @@ class RequestEndpoint:
             correlation_id=headers.get(CORRELATION_ID) or create_correlation_id(),
             deadline=deadline,
         )
-
-    async def _reply(self, reply_to: str, codec: Codec, result: object) -> None:
-        headers = None if codec is JSON else {CONTENT_TYPE: codec.content_type}
-        try:
-            await self._transport.publish(Message(reply_to, codec.encode(result), headers))
-        except MessageTooLarge as error:
-            raise MessageTooLarge(f"{self.handler.name}: its result is too large: {error}") from None
-        except EncodingError:
-            raise
-        except CliffracerError as error:
-            logger.warning("%s: the reply could not be sent: %s", self.handler.name, describe(error))
 
     async def _refuse(self, message: Message, error: CliffracerError) -> None:
         await self._fail(message, error, None)

@@ -153,7 +153,9 @@ class Runtime:
         kernel = self.settings.kernel
         self._grace_s = kernel.shutdown_grace_s
         self.info = service_info(self.settings)
-        self.scope = Scope(kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s)
+        self.scope = Scope(
+            kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s, queue_size=kernel.queue_size
+        )
         self.builder = Builder(plan.injectables, plan.replace)
         self._ask_once()
         implied = dict(pair for _, pair in self.plugins.ask("cliffracer_register_handler_names"))
@@ -273,6 +275,7 @@ class Runtime:
             providers=self.providers,
             health=self.health,
             timeout_s=self.settings.kernel.timeout,
+            grace_s=self._grace_s,
             attributes=self.blueprint.attributes,
         )
         for _, lifespan in self.plugins.ask("cliffracer_register_lifespans", service=self.info):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator
 from typing import Any
 
@@ -94,9 +95,8 @@ class Outbound:
         self._headers = {} if self._codec is JSON else {CONTENT_TYPE: self._codec.content_type}
         self._room: asyncio.Future[None] | None = None
         self._heard = self._scope.loop.time()
-        self._watch: int | None = None
-        self.opening: int | None = None
-        """The deadline by which the first item must be asked for, as `Handler.begin` gave it."""
+        self.deadline = math.inf
+        """When its consumer, unheard of until then, is taken for gone."""
 
     def hear(self, word: bytes) -> None:
         """Take a credit, the total of items there is room for; anything else means that nobody takes more."""
@@ -128,20 +128,20 @@ class Outbound:
 
     async def _accept(self) -> None:
         self.accepted = True
-        self._scope.deadlines.discard(self.opening or 0, self._run)
+        self._run.deadline = math.inf  # the first item was asked for in time
         if self._reply_to is not None:
             accepted = Accepted(self.control, max(1, int(self.gap_s * 1000)))
             await self._transport.publish(Message(self._reply_to, self._codec.encode(accepted), self._headers or None))
         self._listen_for_life()
 
     async def _next(self, items: AsyncGenerator[object, None]) -> object:
-        deadlines, run = self._scope.deadlines, self._run
-        deadline = self._context.deadline = self._scope.loop.time() + self.gap_s
-        bucket = deadlines.add(deadline, run, run.expire)
+        run = self._run
+        run.deadline = self._context.deadline = self._scope.loop.time() + self.gap_s
+        self._scope.deadlines.watch(run.deadline)
         try:
             return await anext(items)
         finally:
-            deadlines.discard(bucket, run)
+            run.deadline = math.inf
 
     async def _send(self, item: object) -> None:
         self._sent += 1
@@ -162,19 +162,21 @@ class Outbound:
         await self._transport.publish(Message(self.to, b"", {STREAM_END: str(self._sent)}, self.control))
 
     def _listen_for_life(self) -> None:
-        self._watch = self._scope.deadlines.add(self._heard + self.gap_s, self, self._check_life)
+        self.deadline = self._heard + self.gap_s
+        self._scope.timers.add(self, self)
 
-    def _check_life(self) -> None:
+    def expire(self) -> None:
+        """Give the consumer up if it was not heard of for the whole gap."""
         if self._heard + self.gap_s > self._scope.loop.time():
             self._listen_for_life()
         else:
+            self.close()
             logger.warning("%s: its consumer was not heard of for %g s and is given up", self._name, self.gap_s)
             self._run.stop("caller")
 
     def close(self) -> None:
         """Forget the timers."""
-        if self._watch is not None:
-            self._scope.deadlines.discard(self._watch, self)
+        self._scope.timers.discard(self)
 
     def why(self) -> CliffracerError:
         """Say in an error of ours why the stream was cut."""
@@ -211,16 +213,15 @@ class StreamEndpoint(RequestEndpoint):
         super().__init__(handler, transport, subject, timeout_s=timeout_s, queue_size=queue_size)
         self._controls = controls
 
-    async def _serve(self, message: Message, received: float) -> None:
-        run = Run()
+    async def _serve(self, message: Message, received: float, now: float, run: Run) -> None:
         context: MessageContext | None = None
         stream: Outbound | None = None
         try:
-            context = self._context(message, received)
+            context = self._context(message, received, now)
             control = self._controls.new_subject()
             stream = Outbound(self.handler, self._transport, control, message, context, run)
             context.state[STREAM] = stream.send_all
-            await self._run(stream, message, context, run)
+            await self._run(stream, context, run)
         except asyncio.CancelledError:
             uncancel()
             await self._break(
@@ -231,20 +232,20 @@ class StreamEndpoint(RequestEndpoint):
         except BaseException as error:
             await self._break(message, error, context, stream)
         finally:
+            self._scope.end(run)
             self._gate.leave()
 
-    async def _run(self, stream: Outbound, message: Message, context: MessageContext, run: Run) -> None:
-        handler, streams = self.handler, self._controls.streams
-        key = self._scope.key(message.reply_to, run)
-        stream.opening = handler.begin(context, key, run)
+    async def _run(self, stream: Outbound, context: MessageContext, run: Run) -> None:
+        streams = self._controls.streams
         streams[stream.control] = stream
         try:
-            await handler.chain(context)
+            self._scope.begin(run, context)
+            await self._chain(context)
             await stream.end()
         finally:
             del streams[stream.control]
             stream.close()
-            handler.end(key, run, stream.opening)
+            self._scope.end(run)
 
     async def _break(
         self, message: Message, error: BaseException, context: MessageContext | None, stream: Outbound | None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -37,6 +38,7 @@ from cliffracer_core import (
 )
 from cliffracer_core.handlers import Declaration
 from cliffracer_core.interfaces import (
+    Check,
     Entry,
     Outgoing,
     OutgoingDeclaration,
@@ -90,7 +92,7 @@ class Server:
         self.asgi: Sequence[Any] = ()
         self.entries: dict[tuple[str, str], Entry] = {}
 
-    async def start(self, service: ServiceInfo, routes: Sequence[tuple[Route, Entry]], asgi: Sequence[Any]) -> None:
+    async def start(self, wiring: Wiring, routes: Sequence[tuple[Route, Entry]], asgi: Sequence[Any]) -> None:
         self.log.append("server starts")
         self.asgi = asgi
         self.entries = {(route.methods[0], route.path): entry for route, entry in routes}
@@ -146,6 +148,13 @@ class Sink:
 
     def record(self, name: str, value: float, labels: Mapping[str, str]) -> None:
         self.taken.append((name, value, dict(labels)))
+
+
+class Till:
+    """What a plugin makes for a service."""
+
+    def __init__(self, service: Any) -> None:
+        self.service = service
 
 
 class Everything:
@@ -251,9 +260,14 @@ class Everything:
         return [Server, Timer]
 
     @hookimpl
-    def cliffracer_register_http_server(self, service: ServiceInfo) -> Sequence[Server]:
+    def cliffracer_register_http_server(self, wiring: Wiring, routes: Sequence[Route]) -> Sequence[Server]:
         self.asked.append("cliffracer_register_http_server")
-        return [self.server]
+        return [self.server] if routes else []
+
+    @hookimpl
+    def cliffracer_register_service_attributes(self) -> Mapping[str, Callable[[Any], object]]:
+        self.asked.append("cliffracer_register_service_attributes")
+        return {"till": Till, "get": lambda service: lambda path: service.handler(get(path))}
 
     @hookimpl
     def cliffracer_register_authenticators(self, service: ServiceInfo) -> Sequence[Any]:
@@ -372,7 +386,7 @@ async def test_hooks_are_asked_as_documented_when_a_service_starts_and_stops() -
     per_handler = ("middleware", "entry_points", "routes", "websocket_routes")
     expected = {f"cliffracer_register_{what} shop.{handler}" for what in per_handler for handler in handlers}
     expected |= {f"cliffracer_register_outgoing {kind} of shop" for kind in ("call", "publish")}
-    once = set(HOOKS) - {f"cliffracer_register_{what}" for what in (*per_handler, "outgoing")}
+    once = set(HOOKS) - {f"cliffracer_register_{what}" for what in (*per_handler, "outgoing", "service_attributes")}
     assert sorted(plugin.asked) == sorted(expected | once)
 
 
@@ -624,12 +638,109 @@ async def test_start_fails_when_routes_have_not_exactly_one_server(servers: int,
     assert not plugin.transport.connected
 
 
-async def test_no_server_is_asked_for_when_there_are_no_routes() -> None:
-    """A service without routes starts no HTTP server."""
+async def test_no_server_starts_when_there_are_no_routes() -> None:
+    """A service without routes starts no HTTP server; plugins are asked, for one may serve something else."""
     plugin = Everything()
     async with CliffracerService(ServiceConfig("s"), plugins={"shop": plugin}):
         assert "server starts" not in plugin.log
-    assert "cliffracer_register_http_server" not in plugin.asked
+    assert plugin.asked.count("cliffracer_register_http_server") == 1
+    assert "cliffracer_register_asgi_middleware" not in plugin.asked
+
+
+async def test_attribute_is_made_once_when_a_plugin_offers_it() -> None:
+    """It is made for the service on first use, kept over restarts, and the server is handed it."""
+    plugin = Everything()
+    service: Any = Shop(plugin)
+    till = service.till
+    assert till.service is service
+    async with service:
+        assert service.till is till
+        assert plugin.wiring is not None
+        assert plugin.wiring.attributes == {"till": till}
+    async with service:
+        assert service.till is till
+    assert plugin.asked.count("cliffracer_register_service_attributes") == 1
+
+
+async def test_decorator_adds_a_handler_when_it_is_an_attribute() -> None:
+    """`@service.get(...)` of a plugin is as good as one of the kernel's decorators."""
+    plugin = Everything()
+    service: Any = CliffracerService(ServiceConfig("s"), plugins={"shop": plugin})
+
+    @service.get("/late")
+    async def late() -> str:
+        return "late"
+
+    async with service:
+        assert await plugin.server.request("GET", "/late") == "late"
+
+
+def test_attribute_of_the_class_wins_when_a_plugin_offers_the_name_too() -> None:
+    """What a program defines is never replaced."""
+
+    class Own(CliffracerService):
+        till = "mine"
+
+    assert Own(plugins={"shop": Everything()}).till == "mine"
+
+
+def test_attribute_error_says_what_there_is_when_no_plugin_offers_the_name() -> None:
+    """A misspelt attribute is an AttributeError as ever, and so is one used before `super().__init__()`."""
+    service: Any = Shop(Everything())
+    with pytest.raises(AttributeError, match="'Shop' object has no attribute 'tll'; installed plugins offer get, till"):
+        _ = service.tll
+    with pytest.raises(AttributeError, match="has no attribute '_till'$"):
+        _ = service._till
+
+    class Early(CliffracerService):
+        def __init__(self) -> None:
+            self.till.open()  # type: ignore[attr-defined]  # the point of the test
+            super().__init__()
+
+    with pytest.raises(AttributeError, match=r"no attribute 'till'; call super\(\).__init__\(\) before"):
+        Early()
+
+
+def test_attribute_is_refused_when_two_plugins_offer_it() -> None:
+    """Which one is meant is not guessed."""
+
+    class Rival:
+        @hookimpl
+        def cliffracer_register_service_attributes(self) -> Mapping[str, Callable[[Any], object]]:
+            return {"till": Till}
+
+    service: Any = CliffracerService(ServiceConfig("s"), plugins={"a": Everything(), "b": Rival()})
+    with pytest.raises(PluginError, match="plugin 'b' offers attribute 'till'.*CLIFFRACER_DISABLE=b"):
+        _ = service.till
+
+
+async def test_resolver_knows_its_parameter_when_it_asks_for_it() -> None:
+    """`for_parameter` is called once for each parameter, at start, and what it returns gives the value."""
+
+    class Named:
+        def __call__(self, context: MessageContext) -> object:
+            raise AssertionError("the parameter is known")
+
+        def for_parameter(self, name: str) -> Callable[[MessageContext], object]:
+            asked.append(name)
+            return lambda context: Session(name)
+
+    class Sessions:
+        @hookimpl
+        def cliffracer_register_injectables(self) -> Mapping[type, Callable[[MessageContext], object]]:
+            return {Session: Named()}
+
+    asked: list[str] = []
+    service = CliffracerService(ServiceConfig("s"), plugins={"sessions": Sessions()})
+
+    @service.rpc
+    async def both(left: Session, right: Session) -> list[str]:
+        return [left.owner, right.owner]
+
+    async with service:
+        for _ in range(2):
+            assert await service.rpc_call("s", "both") == ["left", "right"]
+    assert asked == ["left", "right"]
 
 
 async def test_steps_are_in_order_when_a_service_starts_and_stops() -> None:
@@ -694,6 +805,33 @@ async def test_health_tells_of_each_check_when_asked() -> None:
         plugin.ill = True
         assert (await service.health())["stock"] == {"error": "connection_error: stock is gone"}
     assert plugin.asked.count("cliffracer_register_health_checks") == 1
+
+
+async def test_check_has_its_own_time_when_it_says_so() -> None:
+    """All checks run at once; one that takes longer than its limit is unwell, and holds up no other."""
+
+    class Slow:
+        @hookimpl
+        def cliffracer_register_health_checks(self, service: ServiceInfo) -> Mapping[str, Any]:
+            return {
+                "fast": Check(run=self.fast),
+                **{f"slow{number}": Check(run=self.slow, timeout_s=0.2) for number in range(20)},
+            }
+
+        async def slow(self) -> Mapping[str, object]:
+            await asyncio.sleep(60)
+            return {}
+
+        async def fast(self) -> Mapping[str, object]:
+            return {"fast": True}
+
+    async with CliffracerService(ServiceConfig("s"), plugins={"slow": Slow()}) as service:
+        async with asyncio.timeout(3):  # one after the other they would take 4 s
+            report = await service.health()
+    assert report["fast"] == {"fast": True}
+    assert {str(facts) for name, facts in report.items() if name.startswith("slow")} == {
+        "{'error': 'no answer within 0.2 s'}"
+    }
 
 
 async def test_start_is_undone_when_a_plugin_refuses_to_be_ready() -> None:

@@ -50,7 +50,7 @@ class Shop(CliffracerService):
 
 @pytest.fixture
 def name() -> str:
-    return f"shop_{create_correlation_id()[:8]}"
+    return f"shop_{create_correlation_id()}"
 
 
 @pytest.mark.filterwarnings("ignore:datetime.datetime.utcnow")  # nats.micro's own call

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from cliffracer_core.limits import Deadlines, Gate, Run
@@ -12,82 +13,108 @@ def recording(into: list[object], item: object) -> Callable[[], None]:
     return lambda: into.append(item)
 
 
-async def fired(deadlines: Deadlines, when: float) -> float:
-    """Wait for a deadline and return the loop time at which it fired."""
+class Alarm:
+    """An entry that does something at its deadline and is then over."""
+
+    def __init__(self, deadlines: Deadlines[Alarm], deadline: float, do: Callable[[], None]) -> None:
+        self.deadline = deadline
+        self._deadlines = deadlines
+        self._do = do
+        deadlines.add(self, self)
+
+    def expire(self) -> None:
+        self._deadlines.discard(self)
+        self._do()
+
+
+async def fired(deadlines: Deadlines[Alarm], when: float) -> float:
+    """Wait for a deadline and return the loop time at which it expired."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[float] = loop.create_future()
-    deadlines.add(when, future, lambda: future.set_result(loop.time()))
+    Alarm(deadlines, when, lambda: future.set_result(loop.time()))
     return await asyncio.wait_for(future, 10)
 
 
-async def test_deadline_fires_when_its_time_has_come() -> None:
-    """A deadline never fires early."""
+async def test_entry_expires_when_its_time_has_come() -> None:
+    """An entry never expires early."""
     loop = asyncio.get_running_loop()
     when = loop.time() + 0.03
-    assert await fired(Deadlines(loop), when) >= when - 0.001
+    assert await fired(Deadlines(loop), when) >= when
 
 
-async def test_deadline_in_the_past_fires_when_the_loop_turns() -> None:
-    """A deadline that is over when it is added still fires."""
+async def test_entry_expires_when_its_deadline_was_over_before() -> None:
+    """A deadline that is over when it is added counts when the loop turns."""
     loop = asyncio.get_running_loop()
     assert await fired(Deadlines(loop), loop.time() - 5) >= 0
 
 
-async def test_deadlines_fire_in_order_when_added_in_any() -> None:
+async def test_entries_expire_in_order_when_added_in_any() -> None:
     """An earlier deadline goes first, also when it was added last."""
     loop = asyncio.get_running_loop()
-    deadlines, order = Deadlines(loop), list[object]()
+    deadlines, order = Deadlines[Alarm](loop), list[object]()
     start = loop.time()
-    for delay in (0.06, 0.02, 0.04):
-        deadlines.add(start + delay, delay, recording(order, delay))
-    await fired(deadlines, start + 0.08)
-    assert order == [0.02, 0.04, 0.06]
+    for delay in (0.09, 0.03, 0.06):
+        Alarm(deadlines, start + delay, recording(order, delay))
+    await fired(deadlines, start + 0.12)
+    assert order == [0.03, 0.06, 0.09]
 
 
-async def test_deadline_never_fires_when_discarded() -> None:
-    """A discarded entry is forgotten, and those that share its bucket are not."""
+async def test_entry_never_expires_when_discarded() -> None:
+    """A discarded entry is forgotten, and those of the same time are not; discarding twice is no error."""
     loop = asyncio.get_running_loop()
-    deadlines, hits = Deadlines(loop), list[object]()
+    deadlines, hits = Deadlines[Alarm](loop), list[object]()
     when = loop.time() + 0.02
-    bucket = deadlines.add(when, "one", recording(hits, "one"))
-    assert deadlines.add(when, "two", recording(hits, "two")) == bucket
-    deadlines.discard(bucket, "one")
+    one = Alarm(deadlines, when, recording(hits, "one"))
+    Alarm(deadlines, when, recording(hits, "two"))
+    deadlines.discard(one)
+    deadlines.discard(one)
     await fired(deadlines, when + 0.02)
     assert hits == ["two"]
 
 
-async def test_discard_does_nothing_when_the_entry_has_fired() -> None:
-    """Taking back what is over, or was never there, is no error."""
+async def test_entry_expires_when_its_deadline_was_moved_on() -> None:
+    """An entry that moves its deadline while it stays is watched on, as renewals are."""
     loop = asyncio.get_running_loop()
-    deadlines, hits = Deadlines(loop), list[object]()
-    bucket = deadlines.add(loop.time(), "one", recording(hits, "one"))
-    await fired(deadlines, loop.time() + 0.02)
-    deadlines.discard(bucket, "one")
-    deadlines.discard(bucket + 1000, "never")
-    assert hits == ["one"]
+    deadlines, hits = Deadlines[Run](loop), list[float]()
+
+    class Renewed(Run):
+        def expire(self) -> None:
+            hits.append(loop.time())
+            self.deadline = math.inf if len(hits) == 3 else loop.time() + 0.02
+
+    deadlines.add("renewed", Renewed(loop.time() + 0.02))
+    async with asyncio.timeout(10):
+        while len(hits) < 3:
+            await asyncio.sleep(0.005)
+    assert deadlines.next_at == math.inf
 
 
-async def test_deadline_fires_when_added_by_another_that_fires() -> None:
-    """A callback may add the next deadline, as renewals do."""
+async def test_entry_expires_when_its_deadline_was_moved_before_the_next_look() -> None:
+    """A deadline moved to an earlier point counts once it is watched."""
     loop = asyncio.get_running_loop()
-    deadlines = Deadlines(loop)
-    done: asyncio.Future[str] = loop.create_future()
-    deadlines.add(
-        loop.time() + 0.01,
-        "first",
-        lambda: (deadlines.add(loop.time(), "next", lambda: done.set_result("next")), None)[1],
-    )
-    assert await asyncio.wait_for(done, 10) == "next"
+    deadlines, done = Deadlines[Alarm](loop), asyncio.Event()
+    alarm = Alarm(deadlines, loop.time() + 600, done.set)
+    alarm.deadline = loop.time() + 0.02
+    deadlines.watch(alarm.deadline)
+    await asyncio.wait_for(done.wait(), 10)
 
 
-async def test_nothing_fires_when_closed() -> None:
-    """After close no deadline fires, whether one was waiting or none."""
+async def test_entry_expires_when_added_by_another_that_expires() -> None:
+    """An entry may add the next one."""
     loop = asyncio.get_running_loop()
-    deadlines, other, hits = Deadlines(loop), Deadlines(loop), list[object]()
-    deadlines.add(loop.time() + 0.01, "one", recording(hits, "one"))
+    deadlines, done = Deadlines[Alarm](loop), asyncio.Event()
+    Alarm(deadlines, loop.time() + 0.01, lambda: (Alarm(deadlines, loop.time(), done.set), None)[1])
+    await asyncio.wait_for(done.wait(), 10)
+
+
+async def test_nothing_expires_when_closed() -> None:
+    """After close nothing expires, whether something was waiting or nothing."""
+    loop = asyncio.get_running_loop()
+    deadlines, hits = Deadlines[Alarm](loop), list[object]()
+    Alarm(deadlines, loop.time() + 0.01, recording(hits, "one"))
     deadlines.close()
     Deadlines(loop).close()
-    await fired(other, loop.time() + 0.04)
+    await fired(Deadlines(loop), loop.time() + 0.04)
     assert hits == []
 
 

@@ -9,7 +9,7 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
-from starlette.routing import Match
+from starlette.routing import BaseRoute, Match, Router
 
 from cliffracer_core.errors import NotFoundError
 
@@ -53,14 +53,16 @@ class Dispatcher:
         service: its name, for errors.
         table: the routes.
         app: what the program may have added to.
+        static: routes of files, asked last.
     """
 
-    def __init__(self, service: str, table: Table, app: Application) -> None:
+    def __init__(self, service: str, table: Table, app: Application, static: Sequence[BaseRoute] = ()) -> None:
         self._service = service
         self._find = table.find
         self._app = app
-        self._rest = _correlated(ExceptionMiddleware(app.router, handlers={HTTPException: _raise}))
-        self.asgi: Any = self
+        self._static = list(static)
+        self._rest = _correlated(self._raising(app.router))
+        self._files = _correlated(self._raising(Router(self._static))) if static else self._rest
 
     def wrap(self, factories: Sequence[Factory]) -> Any:
         """Return the whole application, with ASGI middleware around it, outermost first."""
@@ -73,10 +75,18 @@ class Dispatcher:
 
     def knows(self, scope: Any) -> bool:
         """Tell whether anything here answers this path, in some method."""
-        return self._find(scope["path"]) is not None or self._mounted(scope)
+        return self._find(scope["path"]) is not None or self._mounted(scope) is not None
 
-    def _mounted(self, scope: Any) -> bool:
-        return any(route.matches(scope)[0] is not Match.NONE for route in self._app.router.routes)
+    @staticmethod
+    def _raising(app: Any) -> Any:
+        return ExceptionMiddleware(app, handlers={HTTPException: _raise})
+
+    def _mounted(self, scope: Any) -> Any:
+        """Return what serves a path that no handler has, None where nothing does."""
+        for routes, app in ((self._app.router.routes, self._rest), (self._static, self._files)):
+            if any(route.matches(scope)[0] is not Match.NONE for route in routes):
+                return app
+        return None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve one request or connection."""
@@ -89,8 +99,9 @@ class Dispatcher:
                 await endpoint(scope, receive, send, values)
                 return
         scope["app"] = self._app
-        if kind != "http" or self._mounted(scope):
-            await self._fall_through(scope, receive, send)
+        mounted = self._mounted(scope)
+        if mounted is not None or kind != "http":
+            await self._fall_through(mounted or self._rest, scope, receive, send)
         elif found is None:
             await self.fail(scope, receive, send, NotFoundError(f"nothing is at {scope['path'][:200]!r}"), "")
         else:
@@ -111,7 +122,7 @@ class Dispatcher:
             )
         await self.fail(scope, receive, send, error, "")
 
-    async def _fall_through(self, scope: Any, receive: Any, send: Any) -> None:
+    async def _fall_through(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
         started = False
 
         async def watched(message: Any) -> None:
@@ -120,7 +131,7 @@ class Dispatcher:
             await send(message)
 
         try:
-            await self._rest(scope, receive, watched)
+            await app(scope, receive, watched)
         except Exception as error:
             if started or scope["type"] != "http":
                 raise

@@ -11,13 +11,11 @@ from starlette.responses import Response
 
 from cliffracer_core import MessageContext
 from cliffracer_core.errors import ConfigurationError
-from cliffracer_core.generators import STREAM
 from cliffracer_core.interfaces import Entry
 from cliffracer_core.messages import JSON
 
 from .binding import compile_body, compile_parameters
 from .bodies import read_body
-from .calls import caller_of
 from .edge import CORRELATION_HEADER, Admitted, admit
 from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
@@ -25,7 +23,7 @@ from .forms import compile_form
 from .model import RouteModel
 from .negotiation import choose
 from .responses import Reply
-from .streaming import stream_of
+from .streaming import pour
 
 __all__ = ["REQUEST", "SCOPE", "Endpoint", "Fail", "compile_endpoint", "request_of"]
 
@@ -55,13 +53,14 @@ def compile_endpoint(
         memory_bytes: larger files are kept on disk.
         head: send no body.
     """
-    call = caller_of(entry)
+    call = entry.call
     bind = compile_parameters(model)
     decode = None if model.body is None else compile_body(model.body)
     form = compile_form(model, memory_bytes) if model.form else None
     limit = model.max_body_bytes or max_body_bytes
     allowed_s = model.timeout_s or timeout_s
     subject = model.where
+    streams = model.streams
     wants_request = Request in model.injected.values()
     give = compile_reply(model, head=head)
 
@@ -78,9 +77,7 @@ def compile_endpoint(
                 opened = await form(scope, receive, limit, content_type, arguments, state)
             if wants_request:
                 state[REQUEST] = Request(scope, receive, send)
-            stream = None
-            if model.streams:
-                stream = state[STREAM] = stream_of(model, admitted, send, head=head)
+            deadline = time.monotonic() + (allowed_s if asked_s is None else min(asked_s, allowed_s))
             context = MessageContext(
                 kind="http",
                 service=model.service,
@@ -89,13 +86,14 @@ def compile_endpoint(
                 pattern=subject,
                 headers=headers,
                 correlation_id=correlation_id,
-                deadline=time.monotonic() + (allowed_s if asked_s is None else min(asked_s, allowed_s)),
+                deadline=None if streams else deadline,
                 arguments=arguments,
                 state=state,
             )
-            result = await call(context)
-            if stream is None:
-                await give(scope, receive, send, result, admitted)
+            if streams:
+                await pour(model, call, context, admitted, send, deadline, head=head)
+            else:
+                await give(scope, receive, send, await call(context), admitted)
         except ClientGone:
             return
         except Exception as error:

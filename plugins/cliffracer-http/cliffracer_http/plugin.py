@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from cliffracer_core.handlers import Declaration
 from cliffracer_core.hookspecs import hookimpl
-from cliffracer_core.interfaces import HttpServer, Resolver, Route, Section, ServiceAttribute, ServiceInfo, Wiring
+from cliffracer_core.interfaces import (
+    HttpServer,
+    Lifespan,
+    Middleware,
+    Resolver,
+    Route,
+    Section,
+    ServiceAttribute,
+    ServiceInfo,
+    Wiring,
+)
 
 from .settings import HttpSettings, settings_of
 
 if TYPE_CHECKING:
+    from .idempotency import Idempotency
     from .server import Server
 
 __all__ = ["Http"]
@@ -24,6 +37,7 @@ class Http:
     def __init__(self) -> None:
         self.servers: dict[str, Server] = {}
         """By the id of the service they serve."""
+        self._keys: dict[str, Idempotency] = {}
 
     @hookimpl
     def cliffracer_register_settings(self) -> Sequence[Section]:
@@ -68,12 +82,46 @@ class Http:
         ]
 
     @hookimpl
+    def cliffracer_register_middleware(self, declaration: Declaration, service: ServiceInfo) -> Sequence[Middleware]:
+        """Answer a repeated `Idempotency-Key` with the first response, where a handler may change something."""
+        methods = {method for each in declaration.find("http", "http") for method in each.options.methods}
+        if methods <= {"GET", "HEAD", "OPTIONS"} or inspect.isasyncgenfunction(declaration.function):
+            return []
+        from .idempotency import Idempotency
+
+        keys = self._keys.get(service.id)
+        if keys is None:
+            keys = self._keys[service.id] = Idempotency(settings_of(service).idempotency_ttl_s)
+        return [Middleware("shape", -500, keys.wrap, "idempotency")]
+
+    @hookimpl
+    def cliffracer_register_lifespans(self, service: ServiceInfo) -> Sequence[Lifespan]:
+        """Give the memory of keys its store while the service runs, and forget the service afterwards."""
+        return [self._around]
+
+    @contextlib.asynccontextmanager
+    async def _around(self, wiring: Wiring) -> AsyncIterator[None]:
+        service = wiring.service
+        keys = self._keys.pop(service.id, None)
+        if keys is not None:
+            keys.store = wiring.stores.get(settings_of(service).idempotency_store)
+        try:
+            yield
+        finally:
+            self.servers.pop(service.id, None)
+
+    @hookimpl
     def cliffracer_register_http_server(self, wiring: Wiring, routes: Sequence[Route]) -> Sequence[HttpServer]:
         """Serve where there is something to serve."""
         settings = settings_of(wiring.service)
-        if not (routes or settings.enabled or "app" in wiring.attributes):
+        ours = any("endpoint" in each.options or _is_marked(each.declaration) for each in routes)
+        if not (ours or settings.enabled or "app" in wiring.attributes):
             return []
         from .server import Server
 
         server = self.servers[wiring.service.id] = Server()
         return [server]
+
+
+def _is_marked(declaration: Declaration | None) -> bool:
+    return declaration is not None and bool(declaration.find("http", "http"))

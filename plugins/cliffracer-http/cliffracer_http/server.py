@@ -17,6 +17,7 @@ from .endpoint import Endpoint, compile_endpoint
 from .model import RouteModel, models_of
 from .settings import HttpSettings, settings_of
 from .site import Resident, Site, site_for
+from .static import static_routes
 
 __all__ = ["APP", "Server"]
 
@@ -31,6 +32,7 @@ class Server:
         self.app: Application | None = None
         self.models: list[RouteModel] = []
         self._site: Site | None = None
+        self._grace_s = 10.0
         self._resident: Resident | None = None
 
     @property
@@ -46,10 +48,11 @@ class Server:
             StartupError: the address cannot be listened on.
         """
         settings = settings_of(wiring.service)
+        self._grace_s = wiring.grace_s
         given = wiring.attributes.get(APP)
         app = self.app = given if isinstance(given, Application) else Application()
         table = Table()
-        dispatcher = Dispatcher(wiring.service.name, table, app)
+        dispatcher = Dispatcher(wiring.service.name, table, app, static_routes(settings.static, settings.spa))
         self.models = self._fill(table, dispatcher, wiring, routes, settings)
         factories = [*_configured(settings), *asgi]
         self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))
@@ -61,7 +64,7 @@ class Server:
         """Accept no more, finish what runs."""
         if self._site is not None and self._resident is not None:
             site, self._site = self._site, None
-            await site.leave(self._resident, 5.0)
+            await site.leave(self._resident, 0.6 * self._grace_s)
 
     def _fill(
         self, table: Table, dispatcher: Dispatcher, wiring: Wiring, routes: Sequence[tuple[Route, Entry]],

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Any
 
-from cliffracer_core.errors import CliffracerError
+from cliffracer_core import MessageContext
+from cliffracer_core.errors import CliffracerError, DeadlineExceeded
+from cliffracer_core.generators import STREAM
+from cliffracer_core.interfaces import Call
 from cliffracer_core.messages import JSON
 
 from .edge import CORRELATION_HEADER, Admitted
@@ -16,7 +19,7 @@ from .negotiation import EVENT_STREAM, quality
 from .problems import problem_of
 from .responses import Event, encode_event
 
-__all__ = ["HEARTBEAT_S", "ResponseBroken", "stream_of"]
+__all__ = ["HEARTBEAT_S", "ResponseBroken", "pour"]
 
 HEARTBEAT_S = 15.0
 """Silence after which an event stream is sent a comment, so that nobody between takes it for dead."""
@@ -30,14 +33,27 @@ class ResponseBroken(Exception):
     """A stream failed after it began: the connection is cut, so that no client takes the part for the whole."""
 
 
-def stream_of(
-    model: RouteModel, admitted: Admitted, send: Any, *, head: bool
-) -> Callable[[AsyncGenerator[Any, None]], Awaitable[None]]:
-    """Make what the kernel hands a handler's generator to; it returns when all is sent."""
+async def pour(
+    model: RouteModel,
+    call: Call,
+    context: MessageContext,
+    admitted: Admitted,
+    send: Any,
+    deadline: float,
+    *,
+    head: bool,
+) -> None:
+    """Call a handler that is a generator, and send what it yields; the deadline is that of the first item.
+
+    Raises:
+        DeadlineExceeded: nothing came until `deadline`, on `time.monotonic()`.
+        ResponseBroken: the generator failed after its first item.
+    """
 
     async def send_all(items: AsyncGenerator[Any, None]) -> None:
         async with contextlib.aclosing(items):
             first = await anext(items, _NONE)  # what fails until here is an ordinary error response
+            limit.reschedule(None)
             media_type = _media_type(model, admitted, first)
             out = _Out(send, model, admitted, media_type)
             await out.begin()
@@ -45,7 +61,14 @@ def stream_of(
                 await out.pour(first, items)
             await out.end()
 
-    return send_all
+    context.state[STREAM] = send_all
+    try:
+        async with asyncio.timeout_at(deadline) as limit:
+            await call(context)
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        raise DeadlineExceeded(f"{model.where} yielded nothing before its deadline") from error
 
 
 def _media_type(model: RouteModel, admitted: Admitted, first: Any) -> str:

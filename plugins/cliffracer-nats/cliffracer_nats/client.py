@@ -16,9 +16,7 @@ from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 from nats.aio.transport import TcpTransport
 
-from cliffracer_core.messages import Message
-
-from .datapath import DataPath
+from .datapath import DataPath, Receive
 from .headers import parse_headers
 
 __all__ = ["MendedClient"]
@@ -71,29 +69,32 @@ class MendedClient(Client):
         """The server's INFO; nats-py shows only `max_payload` of it, and JetStream stands there."""
         return self._server_info
 
-    async def listen(self, pattern: str, queue: str, receive: Callable[[Message], None]) -> Subscription:
+    async def listen(self, pattern: str, queue: str, receive: Receive) -> Subscription:
         """Subscribe with a plain callback: on the data path where there is one, else through nats-py's queue."""
         path = self.data_path
         if path is None:
 
             async def handle(msg: Msg) -> None:
-                receive(Message(msg.subject, msg.data, msg.headers, msg.reply or None))
+                receive(msg.subject.encode(), msg.reply.encode() or None, msg.headers, msg.data)
 
             limit = self.pending_bytes
             return await self.subscribe(pattern, queue, cb=handle, pending_msgs_limit=0, pending_bytes_limit=limit)
         path.receivers[b"%d" % (self._sid + 1)] = receive  # nats-py takes that number before it first waits
         return await self.subscribe(pattern, queue, cb=_never)
 
+    @property
+    def sender(self) -> Callable[[bytes], bool] | None:
+        """What sends on the data path; None while disconnected, or while nats-py has commands to write."""
+        path = self.data_path
+        if path is None or self._status != Client.CONNECTED or self._pending:
+            return None
+        return path.send
+
     def take_pending(self) -> list[bytes]:
         """Take what nats-py has not written yet, so that the data path can write it before its own."""
         pending, self._pending = self._pending, []
         self._pending_data_size = 0
         return pending
-
-    @property
-    def has_pending(self) -> bool:
-        """Whether nats-py has commands that it has not written yet."""
-        return bool(self._pending)
 
     def unheard(self, subscription: Subscription) -> None:
         """Take a subscription off the data path, once it is drained."""

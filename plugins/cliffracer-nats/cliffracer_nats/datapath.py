@@ -12,18 +12,20 @@ from __future__ import annotations
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
 
-from cliffracer_core.messages import Message
+from .headers import StatusHeaders, parse_headers
 
-from .headers import parse_headers
+__all__ = ["DataPath", "Receive"]
 
-__all__ = ["DataPath"]
-
-Receive = Callable[[Message], None]
+Receive = Callable[[bytes, bytes | None, Mapping[str, str] | None, bytes], None]
+"""Takes a message: subject and reply subject as they stand on the wire, headers, body. It never raises."""
+_MOST_PARTS = 512  # written at once, so that a publisher that never lets the loop turn meets the socket's limit
+_SHORT_BLOCK, _BLOCKS = 64, 256  # header blocks of that length, such as a lone timeout, are read once and remembered
 _HIGH_WATER = 1 << 20  # bytes in the socket's buffer from which publishers wait
 _CLOSE_S = 1.0
 _MESSAGE, _HEADERS = ord("M"), ord("H")
@@ -36,6 +38,8 @@ class DataPath(Transport):
         self.receivers: dict[bytes, Receive] = {}
         """What takes the messages of a subscription, by its number as it stands on the wire."""
         self._socket: _Socket | None = None
+        self.send: Callable[[bytes], bool] = self._unopened
+        """Sends with what else this turn of the loop says; False where the socket is full: then `drain`."""
         self._held = b""
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
@@ -43,7 +47,8 @@ class DataPath(Transport):
         loop = asyncio.get_running_loop()
         host, port = uri.hostname or "localhost", uri.port or 4222
         connecting = loop.create_connection(lambda: _Socket(self.receivers), host, port)
-        _, self._socket = await asyncio.wait_for(connecting, connect_timeout)
+        _, opened = await asyncio.wait_for(connecting, connect_timeout)
+        self._socket, self.send = opened, opened.send
 
     async def connect_tls(
         self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
@@ -58,16 +63,15 @@ class DataPath(Transport):
         if transport is None:
             raise ConnectionResetError("the server closed the connection during the TLS handshake")
         secured.connection_made(transport)
-        self._socket = secured
+        self._socket, self.send = secured, secured.send
+
+    def _unopened(self, data: bytes) -> bool:
+        raise ConnectionResetError("not connected")
 
     def _opened(self) -> _Socket:
         if self._socket is None:
             raise ConnectionResetError("not connected")
         return self._socket
-
-    def send(self, *parts: bytes) -> bool:
-        """Send with what else this turn of the loop says; False where the socket is full: then `drain`."""
-        return self._opened().send(parts)
 
     def write(self, payload: bytes) -> None:
         """Write at once, behind all that was sent before; CONNECT waits for the PING after it.
@@ -136,6 +140,7 @@ class _Socket(asyncio.Protocol):
         self._ended = False
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
+        self._blocks: dict[bytes, Mapping[str, str]] = {}
         self._out: list[bytes] = []
         self._scheduled = False
         self._writable: asyncio.Future[None] | None = None  # pending while the socket is full
@@ -159,10 +164,15 @@ class _Socket(asyncio.Protocol):
         self._rest = data[taken:] if taken < len(data) else b""
         if self._control and self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
+        if self._out:  # what the callbacks answered
+            self._flush()
+        elif not self._scheduled:  # behind the tasks that the callbacks woke, so that their words leave in one write
+            self._scheduled = True
+            self._loop.call_soon(self._flush_scheduled)
 
     def _take(self, data: bytes) -> int:
         """Handle every whole command in `data` and return where the first that is not whole begins."""
-        receivers, find = self._receivers, data.find
+        receivers, find, blocks = self._receivers, data.find, self._blocks
         start, end = 0, len(data)
         while start < end:
             line = find(b"\r\n", start)
@@ -172,14 +182,15 @@ class _Socket(asyncio.Protocol):
             if kind == _MESSAGE:  # MSG subject sid [reply-to] bytes
                 words = data[start + 4 : line].split()
                 headed = line + 2
+                stop = headed + int(words[-1])
             elif kind == _HEADERS:  # HMSG subject sid [reply-to] header-bytes bytes
                 words = data[start + 5 : line].split()
-                headed = line + 2 + int(words.pop(-2))
+                headed = line + 2 + int(words[-2])
+                stop = line + 2 + int(words[-1])
             else:
                 self._control += data[start : line + 2]
                 start = line + 2
                 continue
-            stop = line + 2 + int(words[-1])
             if stop + 2 > end:
                 self._missing = stop + 2 - end
                 return start
@@ -187,16 +198,23 @@ class _Socket(asyncio.Protocol):
             if receive is None:
                 self._control += data[start : stop + 2]
             else:
-                receive(
-                    Message(
-                        words[0].decode("utf-8", "replace"),  # a client may send any bytes
-                        data[headed:stop],
-                        parse_headers(data[line + 2 : headed]) if kind == _HEADERS else None,
-                        words[2].decode("utf-8", "replace") if len(words) == 4 else None,
-                    )
-                )
+                if kind == _HEADERS:
+                    block = data[line + 2 : headed]
+                    headers = blocks.get(block) or self._read_headers(block)
+                    receive(words[0], words[2] if len(words) == 5 else None, headers, data[headed:stop])
+                else:
+                    receive(words[0], words[2] if len(words) == 4 else None, None, data[headed:stop])
             start = stop + 2
         return start
+
+    def _read_headers(self, block: bytes) -> Mapping[str, str] | None:
+        headers = parse_headers(block)
+        if headers is None or len(block) > _SHORT_BLOCK or type(headers) is StatusHeaders:
+            return headers
+        if len(self._blocks) >= _BLOCKS:
+            self._blocks.clear()
+        remembered = self._blocks[block] = MappingProxyType(headers)  # shared, so nobody may change it
+        return remembered
 
     async def read(self) -> bytes:
         """See `DataPath.read`."""
@@ -244,20 +262,26 @@ class _Socket(asyncio.Protocol):
 
     # --- out
 
-    def send(self, parts: tuple[bytes, ...]) -> bool:
-        self._out += parts
+    def send(self, data: bytes) -> bool:
+        self._out.append(data)
         if not self._scheduled:
             self._scheduled = True
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self._flush_scheduled)
+        elif len(self._out) > _MOST_PARTS:
+            self._flush()
         return self._writable is None
 
     def write(self, parts: Any) -> None:
         self._out += parts
         self._flush()
 
-    def _flush(self) -> None:
+    def _flush_scheduled(self) -> None:
         self._scheduled = False
-        if self._out and not self.transport.is_closing():
+        if self._out:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self.transport.is_closing():
             self.transport.write(b"".join(self._out))
         self._out.clear()
 

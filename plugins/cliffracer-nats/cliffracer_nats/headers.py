@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+
+from cliffracer_core.messages import validate_headers
 
 __all__ = ["StatusHeaders", "encode_headers", "parse_headers", "status_of"]
 
 _VERSION = b"NATS/1.0"
 _PLAIN = b"NATS/1.0\r\n"
+_SHORT = 8
 
 
 class StatusHeaders(dict[str, str]):
@@ -62,6 +66,22 @@ def status_of(headers: Mapping[str, str] | None) -> str | None:
 
 
 def encode_headers(headers: Mapping[str, str]) -> bytes:
-    """Write a header block; names and values must have been checked. The server counts it to `max_payload`."""
-    lines = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
-    return f"NATS/1.0\r\n{lines}\r\n".encode()
+    """Check and write a header block, which the server counts to `max_payload`.
+
+    Raises:
+        InvalidHeader: a name or value must not be sent.
+    """
+    try:
+        lines = [(_again if len(value) <= _SHORT else _line)(name, value) for name, value in headers.items()]
+    except TypeError:  # one has no length or no hash: it is no text
+        validate_headers(headers)
+        raise
+    return b"NATS/1.0\r\n%b\r\n" % b"".join(lines)
+
+
+def _line(name: str, value: str) -> bytes:
+    validate_headers({name: value})
+    return f"{name}: {value}\r\n".encode()
+
+
+_again = functools.lru_cache(1024)(_line)  # short values, such as timeouts, come again

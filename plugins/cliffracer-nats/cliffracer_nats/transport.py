@@ -87,14 +87,16 @@ class NatsTransport:
         """
         await self.connection.flush()
 
-    def publish(self, message: Message) -> Coroutine[Any, Any, None]:
+    async def publish(self, message: Message) -> None:
         """Send once; returns when it is buffered. While disconnected up to `buffer_bytes` are kept.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: nothing was sent.
             ConnectionError: closed, or disconnected with a full buffer.
         """
-        return self.wire.publish(message)
+        full = self.wire.put(message)
+        if full is not None:
+            await full
 
     def request(self, message: Message, timeout_s: float) -> Coroutine[Any, Any, Message]:
         """Send, with `message.reply_to` filled in, and return the first reply.
@@ -103,7 +105,7 @@ class NatsTransport:
             NoHandler: nobody listens; at once.
             DeadlineExceeded: no reply within `timeout_s` seconds.
         """
-        return self.wire.request(message, timeout_s)
+        return self.wire.replies.request(message, timeout_s)
 
     async def subscribe(
         self, pattern: str, on_message: Callable[[Message], None], *, queue: str | None = None

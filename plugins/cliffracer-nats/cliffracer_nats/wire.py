@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 from nats import errors
 from nats.aio.subscription import Subscription as Inner
 
 from cliffracer_core.errors import ConnectionError, MessageTooLarge
-from cliffracer_core.messages import Message, validate_headers
+from cliffracer_core.messages import Message
 from cliffracer_core.subjects import validate_subject
 
 from .client import MendedClient
 from .connection import Connection
-from .datapath import DataPath
+from .datapath import Receive
 from .headers import encode_headers
 from .replies import Replies
 
 __all__ = ["Listening", "Wire"]
 
 _log = logging.getLogger("cliffracer.nats")
-_MAX_CHECKED = 1024
+_MOST_HEADS = 1024
+INBOX = "_INBOX."
 
 
 class Listening:
@@ -59,63 +60,94 @@ class Wire:
         self.connection = connection
         self._validate = check_subject
         self.replies = Replies(self)
-        self._checked: set[str] = set()  # subjects that passed; they repeat
+        self.request = self.replies.request
+        """Sends and returns the first reply; see `Replies.request`."""
+        self._heads: dict[str, bytes] = {}
+        """`PUB <subject> ` for subjects that passed, since they repeat."""
+        self._inboxes: dict[str, bytes] = {}
+        """The same for reply subjects, up to their last dot."""
+        self._replying_to = ""
+        """The reply subject of the request handed over last, which most handlers answer at once."""
+        self._reply_subject = b""
+        """It as it stood on the wire."""
 
     async def open(self) -> None:
         """Connect. Raises as `Connection.open` does."""
         await self.connection.open()
         await self.replies.open()
 
-    def check(self, message: Message) -> bytes:
-        """Refuse what must not be sent, and return its header block as it stands on the wire.
+    def check(self, message: Message, inbox: bytes | None = None) -> bytes:
+        """Refuse what must not be sent, and return it as it stands on the wire.
+
+        Args:
+            message: what is to be sent.
+            inbox: its reply subject, where that is one of ours.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: with the reason.
             ConnectionError: closed.
         """
-        if message.subject not in self._checked:
-            self._check_subject(message.subject)
-        reply_to = message.reply_to
-        if reply_to is not None and reply_to not in self.replies.waiting:
-            validate_subject(reply_to)
-        block = b""
+        subject, body = message.subject, message.body
+        if subject is self._replying_to:
+            head = b"PUB %b " % self._reply_subject
+        else:
+            head = self._heads.get(subject) or self._head(subject)
+        if inbox is not None:
+            head = b"%b%b " % (head, inbox)
+        elif message.reply_to is not None:
+            head = b"%b%b " % (head, validate_subject(message.reply_to).encode())
+        limit = (self.connection.client or self.connection.live()).max_payload
         if message.headers:
-            block = encode_headers(validate_headers(message.headers))
-        size, limit = len(block) + len(message.body), self.connection.live().max_payload
-        if size > limit:
-            raise MessageTooLarge(
-                f"message on {message.subject!r} has {size} bytes with its headers, the server takes {limit}; "
-                "send less, or raise max_payload there"
-            )
-        return block
+            block = encode_headers(message.headers)
+            size = len(block) + len(body)
+            if size <= limit:
+                return b"H%b%d %d\r\n%b%b\r\n" % (head, len(block), size, block, body)
+        else:
+            size = len(body)
+            if size <= limit:
+                return b"%b%d\r\n%b\r\n" % (head, size, body)
+        self.connection.live()
+        raise MessageTooLarge(
+            f"message on {message.subject!r} has {size} bytes with its headers, the server takes {limit}; "
+            "send less, or raise max_payload there"
+        )
 
-    async def publish(self, message: Message) -> None:
-        """Check a message and put it into the connection's buffer; waits where the socket takes no more.
+    def put(self, message: Message, inbox: bytes | None = None) -> Coroutine[Any, Any, None] | None:
+        """Check a message and put it into the connection's buffer; return what to await where that is full.
+
+        Arguments as `check`.
 
         Raises:
             InvalidSubject, InvalidHeader, MessageTooLarge: nothing was sent.
             ConnectionError: closed, or disconnected with a full buffer.
         """
+        data = self.check(message, inbox)
+        client = self.connection.client or self.connection.live()
+        send = client.sender
+        if send is None:
+            return self._put_elsewhere(message, data)
+        return None if send(data) else self._drained(client)
+
+    async def publish(self, message: Message) -> None:
+        """Do as `put`, and wait where the buffer is full."""
+        full = self.put(message)
+        if full is not None:
+            await full
+
+    async def _put_elsewhere(self, message: Message, data: bytes) -> None:
         client = self.connection.live()
-        block, body = self.check(message), message.body
         path = client.data_path
         if path is None or not client.is_connected:
             await self._publish_through_nats_py(client, message)
             return
-        if client.has_pending:  # SUB, or what was published while disconnected: keep the order
-            path.writelines(client.take_pending())
-        target = f"{message.subject} {message.reply_to}" if message.reply_to else message.subject
-        if block:
-            size = len(block) + len(body)
-            written = path.send(f"HPUB {target} {len(block)} {size}\r\n".encode(), block, body, b"\r\n")
-        else:
-            written = path.send(f"PUB {target} {len(body)}\r\n".encode(), body, b"\r\n")
-        if not written:
-            await self._drained(path)
+        path.writelines(client.take_pending())  # SUB, or what was published while disconnected: keep the order
+        if not path.send(data):
+            await self._drained(client)
 
-    async def _drained(self, path: DataPath) -> None:
+    async def _drained(self, client: MendedClient) -> None:
         try:
-            await path.drain()
+            if client.data_path is not None:
+                await client.data_path.drain()
         except OSError:  # lost: what it held is lost with it, as with any core message; nats-py reconnects
             return
 
@@ -131,26 +163,37 @@ class Wire:
         except (errors.ConnectionClosedError, errors.ConnectionDrainingError) as error:
             raise ConnectionError(f"{self.connection.label}: the connection is closed; open it first") from error
 
-    def _check_subject(self, subject: str) -> None:
+    def _head(self, subject: str) -> bytes:
+        if isinstance(subject, str) and subject.startswith(INBOX):  # none repeats, but most begin alike
+            token_at = subject.rfind(".") + 1
+            shared, token = subject[:token_at], subject[token_at:]
+            head = self._inboxes.get(shared)
+            if head is None or not (token.isalnum() and token.isascii()):
+                self._validate(subject)
+                head = _remember(self._inboxes, shared, f"PUB {shared}".encode())
+            return b"%b%b " % (head, token.encode())
         self._validate(subject)
-        if not subject.startswith("_INBOX."):  # those never repeat
-            if len(self._checked) >= _MAX_CHECKED:
-                self._checked.clear()
-            self._checked.add(subject)
-
-    def request(self, message: Message, timeout_s: float) -> Coroutine[Any, Any, Message]:
-        """Send and return the first reply. Raises as `Replies.request` does."""
-        return self.replies.request(message, timeout_s)
+        return _remember(self._heads, subject, f"PUB {subject} ".encode())
 
     async def listen(self, pattern: str, on_message: Callable[[Message], None], queue: str = "") -> Listening:
         """Subscribe with a plain callback, called in order; one that fails is logged."""
+        expected = pattern.encode()
 
-        def receive(message: Message) -> None:
+        def receive(subject: bytes, reply_to: bytes | None, headers: Mapping[str, str] | None, body: bytes) -> None:
+            reply_text = None
+            if reply_to is not None:  # a client may send any bytes
+                reply_text = self._replying_to = reply_to.decode("utf-8", "replace")
+                self._reply_subject = reply_to
+            text = pattern if subject == expected else subject.decode("utf-8", "replace")
             try:
-                on_message(message)
+                on_message(Message(text, body, headers, reply_text))
             except Exception:
                 _log.exception("%s: the callback for %r failed", self.connection.label, pattern)
 
+        return await self.listen_raw(pattern, receive, queue)
+
+    async def listen_raw(self, pattern: str, receive: Receive, queue: str = "") -> Listening:
+        """Subscribe with a callback that takes messages as they stand on the wire, and never raises."""
         try:
             inner = await self.connection.live().listen(pattern, queue, receive)
         except (errors.Error, OSError) as error:
@@ -161,3 +204,10 @@ class Wire:
         """Write what is buffered, fail the requests that still wait, disconnect."""
         await self.connection.close()
         self.replies.close(ConnectionError(f"{self.connection.label}: closed while a request waited for its reply"))
+
+
+def _remember(heads: dict[str, bytes], key: str, head: bytes) -> bytes:
+    if len(heads) >= _MOST_HEADS:
+        heads.clear()
+    heads[key] = head
+    return head

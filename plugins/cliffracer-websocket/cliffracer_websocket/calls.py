@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from cliffracer_core.messages import JSON, invalid
 
 from .socket import WebSocket
 
-__all__ = ["KIND", "STATE", "Arguments", "attend", "call", "socket_of"]
+__all__ = ["KIND", "STATE", "Arguments", "Caller", "socket_of"]
 
 KIND = "websocket"
 STATE = "websocket"
@@ -111,23 +112,37 @@ def socket_of(context: MessageContext) -> WebSocket:
     return found
 
 
-def context_of(websocket: WebSocket, entry: Entry, path: str, arguments: dict[str, object]) -> MessageContext:
-    """Make the context of a call; of the handshake's headers only those get in that may."""
-    admitted = admit(websocket.scope["headers"])
-    service, _, handler = entry.name.partition(".")
-    return MessageContext(
-        kind=KIND, service=service, handler=handler, subject=path, pattern=path, headers=admitted.headers,
-        correlation_id=admitted.correlation_id, arguments=arguments, state={STATE: websocket},
-    )  # fmt: skip
+class Caller:
+    """Calls handlers for one socket.
 
+    Args:
+        websocket: whose calls they are.
+        path: of its route.
+        timeout_s: what a call for a message may take.
+    """
 
-async def attend(websocket: WebSocket, entry: Entry, path: str, arguments: dict[str, object]) -> object:
-    """Run a handler for as long as its socket is open; errors as `Entry.attend`."""
-    return await entry.attend(context_of(websocket, entry, path, arguments))
+    def __init__(self, websocket: WebSocket, path: str, timeout_s: float) -> None:
+        self._state = {STATE: websocket}
+        self._path = path
+        self._timeout_s = timeout_s
+        admitted = admit(websocket.scope["headers"])
+        self._correlation_id = admitted.correlation_id
+        self.headers: dict[str, str] = admitted.headers
+        """Of the handshake's headers those that may enter."""
 
+    def _context(self, entry: Entry, arguments: dict[str, object]) -> MessageContext:
+        service, _, handler = entry.name.rpartition(".")
+        return MessageContext(
+            kind=KIND, service=service, handler=handler, subject=self._path, pattern=self._path, headers=self.headers,
+            correlation_id=self._correlation_id, arguments=arguments, state=dict(self._state),
+        )  # fmt: skip
 
-async def call(
-    websocket: WebSocket, entry: Entry, path: str, arguments: dict[str, object], headers: Mapping[str, str]
-) -> object:
-    """Run a handler once; errors as `Entry.invoke`."""
-    return await entry.invoke(kind=KIND, arguments=arguments, headers=headers, subject=path, state={STATE: websocket})
+    async def attend(self, entry: Entry, arguments: dict[str, object]) -> object:
+        """Run a handler for as long as the socket is open; errors as `Entry.attend`."""
+        return await entry.attend(self._context(entry, arguments))
+
+    async def call(self, entry: Entry, arguments: dict[str, object]) -> object:
+        """Run a handler once; errors as `Entry.call`."""
+        context = self._context(entry, arguments)
+        context.deadline = time.monotonic() + self._timeout_s
+        return await entry.call(context)

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
-from cliffracer_http.edge import admit
 
 from cliffracer_core.errors import CliffracerError, NotFoundError, ValidationError
 from cliffracer_core.interfaces import Entry
 from cliffracer_core.messages import AUTHORIZATION, JSON
 
-from .calls import Arguments, call
+from .calls import Arguments
 from .outbox import Event
 from .protocol import (
     BAD_REQUEST,
@@ -92,10 +91,9 @@ class ChannelClient:
         self._outbox = websocket.outbox
         self._outbox.notice = self._gap
         self._entry = entry
-        self._path = path
         self._arguments = arguments
         self._fixed = arguments.from_path(websocket.scope.get("path_params") or {})
-        self._headers = dict(admit(websocket.scope["headers"]).headers)
+        self._caller = sockets.caller(websocket, path)
         self._member: Member | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._commands = {
@@ -170,7 +168,7 @@ class ChannelClient:
 
     def _connect(self, request: ConnectRequest) -> Result:
         if request.token:
-            self._headers[AUTHORIZATION] = f"Bearer {request.token}"
+            self._caller.headers[AUTHORIZATION] = f"Bearer {request.token}"
         self._member = self._processor.admit(self._websocket.id, self._outbox, CENTRIFUGE)
         self._processor.on_lost.append(self._lost)
         interval_s = max(1, round(self._sockets.settings.ping_interval_s))
@@ -201,7 +199,7 @@ class ChannelClient:
             "websocket": self._websocket, **self._fixed,
         }  # fmt: skip
         wanted = {name: value for name, value in offered.items() if name in self._arguments.names}
-        if await call(self._websocket, self._entry, self._path, wanted, self._headers) is not True:
+        if await self._caller.call(self._entry, wanted) is not True:
             raise Failure(103, "permission denied")
 
     async def _subscribe(self, request: SubscribeRequest) -> Result:

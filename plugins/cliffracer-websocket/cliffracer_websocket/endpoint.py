@@ -8,14 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
-from cliffracer_http.edge import admit
 from starlette.websockets import WebSocketDisconnect
 
 from cliffracer_core.errors import CliffracerError, ValidationError, describe, to_body
 from cliffracer_core.interfaces import Entry
 
 from .admission import Refused, deny
-from .calls import Arguments, attend, call
+from .calls import Arguments
 from .codes import INTERNAL_ERROR, INVALID_PAYLOAD, NORMAL, code_for
 from .publication import PLAIN, encode_data
 from .socket import WebSocket
@@ -98,7 +97,7 @@ def per_socket(sockets: Sockets, entry: Entry, path: str, arguments: Arguments) 
         values = arguments.from_path(websocket.scope.get("path_params") or {})
         if arguments.wants_socket:
             values["websocket"] = websocket
-        await attend(websocket, entry, path, values)
+        await sockets.caller(websocket, path).attend(entry, values)
         if websocket.joined and websocket.open:
             await _keep(sockets, websocket)
 
@@ -110,14 +109,14 @@ def per_message(sockets: Sockets, entry: Entry, path: str, arguments: Arguments)
 
     async def session(websocket: WebSocket) -> None:
         fixed = arguments.from_path(websocket.scope.get("path_params") or {})
-        headers = admit(websocket.scope["headers"]).headers
+        caller = sockets.caller(websocket, path)
         if arguments.wants_socket:
             fixed["websocket"] = websocket
         while True:
             body = await websocket.receive_body()
             try:
                 values = {**arguments.from_message(body), **fixed}
-                result = await call(websocket, entry, path, values, headers)
+                result = await caller.call(entry, values)
             except CliffracerError as error:
                 send_error(sockets, websocket, body, error)
                 continue

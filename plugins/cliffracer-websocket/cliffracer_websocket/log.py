@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import time
+import uuid
 from collections.abc import Callable
 from typing import Protocol
-
-from cliffracer_core.context import create_correlation_id
 
 from .history import History
 from .publication import Publication
@@ -35,7 +34,7 @@ class MemoryLog:
 
     def __init__(self, history: History, deliver: Callable[[Publication], None]) -> None:
         self.history = history
-        self.epoch = create_correlation_id()[:16]
+        self.epoch = uuid.uuid4().hex
         self._deliver = deliver
 
     async def append(self, group: str, data: bytes, key: str | None) -> None:

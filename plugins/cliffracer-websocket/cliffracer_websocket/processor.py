@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
+import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol, Self
 
 import msgspec
 
-from cliffracer_core.context import create_correlation_id
 from cliffracer_core.errors import ConfigurationError, NotFoundError
 from cliffracer_core.interfaces import DurableTransport, ServiceInfo, Transport
 
@@ -80,7 +80,7 @@ class RealTimeStreamProcessor:
                 f"RealTimeStreamProcessor {name!r}: queue_messages must be 1 or more and history_size 0 or more"
             )
         self.name = name
-        self.id = create_correlation_id()[:16]
+        self.id = uuid.uuid4().hex
         self.rooms = Rooms()
         self.stalled: set[Outbox] = set()
         self.limits = OutboxLimits(policy=settings.policy, messages=settings.queue_messages, bytes=settings.queue_bytes)

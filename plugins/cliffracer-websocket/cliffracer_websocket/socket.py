@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
-
-from cliffracer_core.context import create_correlation_id
 
 from .admission import limited, respond
 from .codes import NORMAL, close_event
@@ -42,7 +41,7 @@ class WebSocket(StarletteWebSocket):
         send: Callable[[Any], Awaitable[None]], settings: WebSocketSettings, processor: RealTimeStreamProcessor,
         on_accept: Callable[[WebSocket], Awaitable[None]] | None = None,
     ) -> None:  # fmt: skip
-        self.id = create_correlation_id()
+        self.id = uuid.uuid4().hex
         """The client's id where nobody gives it another."""
         self.outbox = Outbox(send, processor.limits, PLAIN.notice, processor.stalled)
         self.outbox.abort = self.abort

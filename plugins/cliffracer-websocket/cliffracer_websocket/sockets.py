@@ -7,14 +7,12 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
-from cliffracer_http.edge import admit
-
 from cliffracer_core.errors import ConfigurationError, describe
 from cliffracer_core.handlers import Bridge, Declaration
 from cliffracer_core.interfaces import Entry, Wiring
 
 from .admission import Admission
-from .calls import Arguments, call
+from .calls import Arguments, Caller
 from .channels import channel_session
 from .codes import GOING_AWAY
 from .endpoint import Endpoint, Session, per_message, per_socket
@@ -150,13 +148,17 @@ class Sockets:
             except Exception as error:
                 logger.error("on_websocket_disconnect of %r failed: %s", self.service, describe(error))
 
+    def caller(self, websocket: WebSocket, path: str) -> Caller:
+        """Make what calls handlers for a socket."""
+        return Caller(websocket, path, self._wiring.timeout_s)
+
     async def tell(self, hook: str, websocket: WebSocket) -> None:
         """Call one of the handlers that have their names for marks, where the service has it."""
         entry = self.entries.get(hook)
         if entry is None:
             return
         arguments: dict[str, object] = {"websocket": websocket} if self._arguments[hook].wants_socket else {}
-        await call(websocket, entry, self.settings.path, arguments, admit(websocket.scope["headers"]).headers)
+        await self.caller(websocket, self.settings.path).call(entry, arguments)
 
     def drain(self) -> None:
         """Open no more sockets, and close those there are: clients connect to another replica and resume."""

@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+import uuid
 from collections.abc import Callable
 from contextlib import suppress
 
-from cliffracer_core.context import create_correlation_id
 from cliffracer_core.errors import CliffracerError, ConfigurationError
 from cliffracer_core.interfaces import DurableTransport, Subscription
 from cliffracer_core.messages import Message, StoredMessage
@@ -102,7 +102,7 @@ class StreamLog:
             NotStored: the stream did not confirm it; it may or may not have been stored.
             MessageTooLarge: nothing was stored.
         """
-        record = Stored(self._id, create_correlation_id(), group, data, key)
+        record = Stored(self._id, uuid.uuid4().hex, group, data, key)
         await self._store(record, record.id)
         self._announce(record.id)
 
@@ -112,7 +112,7 @@ class StreamLog:
 
     async def _begin(self, id: str) -> None:
         """Name the epoch; of replicas that do so at once the first one counts."""
-        await self._store(Epoch(self._id, create_correlation_id()), id)
+        await self._store(Epoch(self._id, uuid.uuid4().hex), id)
         await self._catch_up()
         if not self.epoch:
             raise ConfigurationError(
@@ -198,7 +198,7 @@ class StreamLog:
         self.history.clear()
         await self._catch_up()
         if not self.epoch:
-            await self._begin(create_correlation_id())
+            await self._begin(uuid.uuid4().hex)
         self._live = True
         self._lost()
 
