@@ -20,6 +20,7 @@ from .messages import (
     IDEMPOTENCY_KEY,
     JSON,
     TIMEOUT_MS,
+    TRACEPARENT,
     Codec,
     Message,
     codec_for,
@@ -67,10 +68,12 @@ class Sender:
         """Return what every message carries, and what is given for this one."""
         sent = {**self._headers, **given} if given else self._headers.copy()
         correlation_id = chosen_correlation_id()
-        if correlation_id is None:
-            running = running_call()
-            if running is not None:
+        running = running_call()
+        if running is not None:
+            if correlation_id is None:
                 correlation_id = running.correlation_id
+            if TRACEPARENT in running.headers and TRACEPARENT not in sent:
+                sent[TRACEPARENT] = running.headers[TRACEPARENT]
         if correlation_id is not None and CORRELATION_ID not in sent:
             sent[CORRELATION_ID] = correlation_id
         if idempotency_key is not None:

@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Match, Router
 from cliffracer_core.errors import NotFoundError
 
 from .edge import CORRELATION_HEADER, correlation_of
-from .endpoint import Endpoint
+from .endpoint import Endpoint, respond
 from .errors import MethodNotAllowed
 from .matcher import Matcher
 from .problems import send_problem
@@ -88,19 +88,19 @@ class Dispatcher:
                 return app
         return None
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        """Serve one request or connection."""
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
+        """Serve one request or connection, as ASGI 3."""
         found = self._find(scope["path"])
-        kind = scope["type"]
         if found is not None:
-            methods, values = found
-            endpoint = methods.get(scope["method"] if kind == "http" else "WEBSOCKET")
+            endpoint = found[0].get(scope["method"] if scope["type"] == "http" else "WEBSOCKET")
             if endpoint is not None:
-                await endpoint(scope, receive, send, values)
-                return
+                return endpoint(scope, receive, send, found[1])
+        return self._miss(scope, receive, send, found)
+
+    async def _miss(self, scope: Any, receive: Any, send: Any, found: Any) -> None:
         scope["app"] = self._app
         mounted = self._mounted(scope)
-        if mounted is not None or kind != "http":
+        if mounted is not None or scope["type"] != "http":
             await self._fall_through(mounted or self._rest, scope, receive, send)
         elif found is None:
             await self.fail(scope, receive, send, NotFoundError(f"nothing is at {scope['path'][:200]!r}"), "")
@@ -146,8 +146,7 @@ class Dispatcher:
         if handler is not None:
             response = handler(Request(scope, receive, send), error)
             response = await response if isinstance(response, Awaitable) else response
-            response.raw_headers.append((CORRELATION_HEADER, correlation_id.encode("ascii")))
-            await response(scope, receive, send)
+            await respond(response, scope, receive, send, correlation_id)
             return
         where = f"{scope['method']} {scope['path']}"
         await send_problem(send, error, self._service, correlation_id, where=where, head=scope["method"] == "HEAD")

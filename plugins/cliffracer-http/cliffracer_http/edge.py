@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any, NamedTuple
+from typing import Any
 
 from cliffracer_core import create_correlation_id
 from cliffracer_core.messages import AUTHORIZATION, CORRELATION_ID, IDEMPOTENCY_KEY, TIMEOUT_MS, TRACEPARENT
@@ -37,17 +37,8 @@ _SEEN = {
 }
 _look = _SEEN.get
 Headers = list[tuple[bytes, bytes]]
-
-
-class Admitted(NamedTuple):
-    """What one request's headers say."""
-
-    headers: dict[str, str]
-    """For the call's context: correlation id, traceparent, idempotency key and credentials, where given."""
-    correlation_id: str
-    timeout_s: float | None
-    content_type: bytes
-    accept: bytes
+Admitted = tuple[dict[str, str], str, float | None, bytes, bytes]
+"""Headers for the call's context, correlation id, timeout (s), content type, `Accept`; a plain tuple is fastest."""
 
 
 def admit(raw: Headers) -> Admitted:
@@ -67,17 +58,16 @@ def admit(raw: Headers) -> Admitted:
             else:
                 content_type = value
     if not headers:
-        return Admitted(headers, create_correlation_id(), None, content_type, accept)
+        return headers, create_correlation_id(), None, content_type, accept
     asked = headers.pop(_REQUEST_ID, None)
     correlation_id = headers.get(CORRELATION_ID) or asked or create_correlation_id()
     timeout_ms = headers.pop(TIMEOUT_MS, None)
-    timeout_s = int(timeout_ms) / 1000 if timeout_ms else None
-    return Admitted(headers, correlation_id, timeout_s, content_type, accept)
+    return headers, correlation_id, int(timeout_ms) / 1000 if timeout_ms else None, content_type, accept
 
 
 def correlation_of(scope: Any) -> str:
     """Return the id of a request that no route of ours serves, the same each time it is asked for."""
     known = scope.get("cliffracer.correlation_id")
     if known is None:
-        known = scope["cliffracer.correlation_id"] = admit(scope["headers"]).correlation_id
+        known = scope["cliffracer.correlation_id"] = admit(scope["headers"])[1]
     return str(known)

@@ -16,16 +16,16 @@ from cliffracer_core.messages import JSON
 
 from .binding import compile_body, compile_parameters
 from .bodies import read_body
-from .edge import CORRELATION_HEADER, Admitted, admit
+from .edge import CORRELATION_HEADER, admit
 from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
 from .forms import compile_form
 from .model import RouteModel
 from .negotiation import choose
 from .responses import Reply
-from .streaming import pour
+from .streaming import ResponseBroken, pour
 
-__all__ = ["REQUEST", "SCOPE", "Endpoint", "Fail", "compile_endpoint", "request_of"]
+__all__ = ["REQUEST", "SCOPE", "Endpoint", "Fail", "compile_endpoint", "request_of", "respond"]
 
 SCOPE = "http.scope"
 """Key in a context's `state` of the ASGI scope."""
@@ -62,11 +62,10 @@ def compile_endpoint(
     subject = model.where
     streams = model.streams
     wants_request = Request in model.injected.values()
-    give = compile_reply(model, head=head)
+    render = compile_reply(model, head=head)
 
     async def serve(scope: Any, receive: Any, send: Any, values: dict[str, str]) -> None:
-        admitted = admit(scope["headers"])
-        headers, correlation_id, asked_s, content_type, _ = admitted
+        headers, correlation_id, asked_s, content_type, accept = admit(scope["headers"])
         opened = None
         try:
             state: dict[str, object] = {SCOPE: scope}
@@ -91,9 +90,15 @@ def compile_endpoint(
                 state=state,
             )
             if streams:
-                await pour(model, call, context, admitted, send, deadline, head=head)
-            else:
-                await give(scope, receive, send, await call(context), admitted)
+                await pour(model, call, context, accept, send, deadline, head=head)
+                return
+            result = await call(context)
+            if isinstance(result, Response):
+                await respond(result, scope, receive, send, correlation_id)
+                return
+            start, body = render(result, scope, correlation_id, accept)
+            await send(start)
+            await send(body)
         except ClientGone:
             return
         except Exception as error:
@@ -105,66 +110,82 @@ def compile_endpoint(
     return serve
 
 
-Give = Callable[[Any, Any, Any, Any, Admitted], Awaitable[None]]
+Rendered = tuple[dict[str, Any], dict[str, Any]]
+Render = Callable[[Any, Any, str, bytes], Rendered]
 _JSON_TYPE = (b"content-type", b"application/json")
 
 
-def compile_reply(model: RouteModel, *, head: bool) -> Give:
-    """Make the function that sends a handler's result."""
+def compile_reply(model: RouteModel, *, head: bool) -> Render:
+    """Make the function that turns a handler's result into the two messages of its response."""
     status = model.status_code
     media_type = None if model.media_type is None else (b"content-type", model.media_type.encode("ascii"))
+    json_type = media_type or _JSON_TYPE
     bodiless = model.without_body
     encode_json = JSON.encode
+    like_json = (b"", b"*/*", b"application/json")
 
-    async def give(scope: Any, receive: Any, send: Any, result: Any, admitted: Admitted) -> None:
+    def render(result: Any, scope: Any, correlation_id: str, accept: bytes) -> Rendered:
         code = status
-        extra: tuple[tuple[bytes, bytes], ...] = ()
-        correlation = (CORRELATION_HEADER, admitted.correlation_id.encode("ascii"))
-        if isinstance(result, Response):
-            result.raw_headers.append(correlation)
-            await result(scope, receive, send)
-            return
+        extra: list[tuple[bytes, bytes]] = []
+        correlation = (CORRELATION_HEADER, correlation_id.encode("ascii"))
         if isinstance(result, Reply):
             code, extra = result.status_code or status, _extra(result)
             if result.etag is not None and code == 200 and not_modified(scope, result.etag):
-                await _send(send, 304, [correlation, *extra], b"")
-                return
+                code = 304
             result = result.value
-        if bodiless or code in (204, 304):
-            await _send(send, code, [correlation, *extra], b"")
-            return
-        accept = admitted.accept
+        if bodiless or code in (204, 205, 304):
+            return _messages(code, [correlation, *extra], b"")
         if media_type is not None and isinstance(result, str | bytes):
             body, kind = (result.encode() if isinstance(result, str) else result), media_type
-        elif not accept or accept == b"*/*" or accept == b"application/json":
-            body, kind = encode_json(result), media_type or _JSON_TYPE
+        elif accept in like_json:
+            body, kind = encode_json(result), json_type
         else:
             codec = choose(accept)
             if codec is None:
                 raise NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
             body, kind = codec.encode(result), (b"content-type", codec.content_type.encode("ascii"))
-        await send(
-            {
-                "type": "http.response.start",
-                "status": code,
-                "headers": [kind, (b"content-length", b"%d" % len(body)), correlation, *extra],
-            }
-        )
-        await send({"type": "http.response.body", "body": b"" if head else body})
+        headers = [kind, (b"content-length", b"%d" % len(body)), correlation, *extra]
+        return _messages(code, headers, b"" if head else body)
 
-    return give
+    return render
 
 
-def _extra(reply: Reply) -> tuple[tuple[bytes, bytes], ...]:
+def _messages(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Rendered:
+    return (
+        {"type": "http.response.start", "status": status, "headers": headers},
+        {"type": "http.response.body", "body": body},
+    )
+
+
+def _extra(reply: Reply) -> list[tuple[bytes, bytes]]:
     given = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in reply.headers.items()]
     if reply.etag is not None:
         given.append((b"etag", quote(reply.etag)))
-    return tuple(given)
+    return given
 
 
-async def _send(send: Any, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
-    await send({"type": "http.response.start", "status": status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
+async def respond(response: Response, scope: Any, receive: Any, send: Any, correlation_id: str) -> None:
+    """Send a response that a handler made itself.
+
+    Raises:
+        ResponseBroken: it failed after it began.
+    """
+    started = False
+
+    async def watched(message: Any) -> None:
+        nonlocal started
+        if not started:
+            started = True
+            headers = [*message.get("headers", ()), (CORRELATION_HEADER, correlation_id.encode("ascii"))]
+            message = {**message, "headers": headers}  # the response may be sent again, to another request
+        await send(message)
+
+    try:
+        await response(scope, receive, watched)
+    except Exception as error:
+        if not started:
+            raise
+        raise ResponseBroken(f"{scope['method']} {scope['path']}: the response failed after it began") from error
 
 
 def request_of(context: MessageContext) -> Request:

@@ -35,7 +35,9 @@ class Serving:
         except OSError as error:
             listener.close()
             raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {error}; set http.port") from error
-        config = uvicorn.Config(app, lifespan="off", log_config=None, access_log=False, ws="websockets-sansio")
+        config = uvicorn.Config(
+            app, interface="asgi3", lifespan="off", log_config=None, access_log=False, ws="websockets-sansio"
+        )
         self._server = uvicorn.Server(config)
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
         self.addresses = [f"http://{settings.host}:{listener.getsockname()[1]}"]

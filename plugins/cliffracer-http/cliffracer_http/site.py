@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -107,12 +108,11 @@ class Site:
                         f"{model.where!r} on one port; change one path, or give one http.prefix or http.port"
                     )
 
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+    def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         """Serve as ASGI 3."""
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
-            return
-        await self._asgi(scope, receive, send)
+            return _lifespan(receive, send)
+        return self._asgi(scope, receive, send)  # type: ignore[no-any-return]  # a middleware of any kind
 
     async def _by_path(self, scope: Any, receive: Any, send: Any) -> None:
         """Find the service that knows a path; the first one says that none does."""

@@ -13,7 +13,7 @@ from cliffracer_core.generators import STREAM
 from cliffracer_core.interfaces import Call
 from cliffracer_core.messages import JSON
 
-from .edge import CORRELATION_HEADER, Admitted
+from .edge import CORRELATION_HEADER
 from .model import RouteModel
 from .negotiation import EVENT_STREAM, quality
 from .problems import problem_of
@@ -37,7 +37,7 @@ async def pour(
     model: RouteModel,
     call: Call,
     context: MessageContext,
-    admitted: Admitted,
+    accept: bytes,
     send: Any,
     deadline: float,
     *,
@@ -54,8 +54,8 @@ async def pour(
         async with contextlib.aclosing(items):
             first = await anext(items, _NONE)  # what fails until here is an ordinary error response
             limit.reschedule(None)
-            media_type = _media_type(model, admitted, first)
-            out = _Out(send, model, admitted, media_type)
+            media_type = _media_type(model, accept, first)
+            out = _Out(send, model, context.correlation_id, media_type)
             await out.begin()
             if not head:
                 await out.pour(first, items)
@@ -71,11 +71,11 @@ async def pour(
         raise DeadlineExceeded(f"{model.where} yielded nothing before its deadline") from error
 
 
-def _media_type(model: RouteModel, admitted: Admitted, first: Any) -> str:
+def _media_type(model: RouteModel, accept: bytes, first: Any) -> str:
     if model.media_type is not None:
         return model.media_type
     kind = model.returns if first is _NONE else type(first)
-    if kind is Event or quality(admitted.accept, EVENT_STREAM) > quality(admitted.accept, LINES):
+    if kind is Event or quality(accept, EVENT_STREAM) > quality(accept, LINES):
         return EVENT_STREAM
     return _BYTES if kind is bytes else _TEXT if kind is str else LINES
 
@@ -83,10 +83,10 @@ def _media_type(model: RouteModel, admitted: Admitted, first: Any) -> str:
 class _Out:
     """One response on its way."""
 
-    def __init__(self, send: Any, model: RouteModel, admitted: Admitted, media_type: str) -> None:
+    def __init__(self, send: Any, model: RouteModel, correlation_id: str, media_type: str) -> None:
         self._send = send
         self._model = model
-        self._id = admitted.correlation_id
+        self._id = correlation_id
         self._media_type = media_type
         self._events = media_type.startswith(EVENT_STREAM)
         self._sending = asyncio.Lock()
