@@ -41,6 +41,7 @@ __all__ = [
     "ServiceFace",
     "ServiceInfo",
     "Signature",
+    "SocketLimits",
     "Store",
     "StoreFactory",
     "Subscription",
@@ -479,6 +480,17 @@ class Entry(Protocol):
             DeadlineExceeded: the deadline came.
             Exception: whatever the chain raised.
         """
+
+
+class SocketLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server enforces of websockets, before anything of them reaches a route."""
+
+    max_message_bytes: int = 64 * 1024
+    """A longer message closes its socket with 1009."""
+    ping_interval_s: float = 20.0
+    ping_timeout_s: float = 20.0
+    """A client that does not answer a ping for so long is cut off."""
+    compression: bool = False
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ import socket
 from typing import Any
 
 from cliffracer_core.errors import StartupError
+from cliffracer_core.interfaces import SocketLimits
 
 from .settings import HttpSettings
 
@@ -17,8 +18,9 @@ __all__ = ["Serving"]
 class Serving:
     """A server in the running event loop, until servers/ has it."""
 
-    def __init__(self, settings: HttpSettings) -> None:
+    def __init__(self, settings: HttpSettings, sockets: SocketLimits | None = None) -> None:
         self._settings = settings
+        self._sockets = sockets or SocketLimits()
         self.addresses: list[str] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -35,9 +37,12 @@ class Serving:
         except OSError as error:
             listener.close()
             raise StartupError(f"cannot listen on {settings.host}:{settings.port}: {error}; set http.port") from error
+        sockets = self._sockets
         config = uvicorn.Config(
-            app, interface="asgi3", lifespan="off", log_config=None, access_log=False, ws="websockets-sansio"
-        )
+            app, interface="asgi3", lifespan="off", log_config=None, access_log=False, ws="websockets-sansio",
+            ws_max_size=sockets.max_message_bytes, ws_ping_interval=sockets.ping_interval_s,
+            ws_ping_timeout=sockets.ping_timeout_s, ws_per_message_deflate=sockets.compression,
+        )  # fmt: skip
         self._server = uvicorn.Server(config)
         self._server.capture_signals = contextlib.nullcontext  # type: ignore[assignment,method-assign]
         self.addresses = [f"http://{settings.host}:{listener.getsockname()[1]}"]

@@ -8,7 +8,7 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from cliffracer_core.errors import ConfigurationError, NotFoundError
-from cliffracer_core.interfaces import Wiring
+from cliffracer_core.interfaces import SocketLimits, Wiring
 
 from .application import Dispatcher, Table
 from .edge import correlation_of
@@ -32,6 +32,8 @@ class Resident:
         self, wiring: Wiring, models: list[RouteModel], table: Table, dispatcher: Dispatcher, asgi: Any
     ) -> None:
         self.wiring = wiring
+        self.sockets: SocketLimits | None = None
+        """Its limits of websockets; those of the first service at an address hold for all."""
         self.models = models
         self.table = table
         self.dispatcher = dispatcher
@@ -71,7 +73,7 @@ class Site:
             self._residents.append(resident)
             self._settle()
             if self._serving is None:
-                serving = Serving(self._settings)
+                serving = Serving(self._settings, resident.sockets)
                 try:
                     await serving.start(self)
                 except BaseException:

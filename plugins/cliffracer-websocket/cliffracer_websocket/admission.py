@@ -17,6 +17,7 @@ from .settings import WebSocketSettings
 __all__ = ["Admission", "Refused", "deny", "limited"]
 
 Scope = Mapping[str, Any]
+_GONE_S = 0.5
 Receive = Callable[[], Awaitable[Any]]
 
 
@@ -125,12 +126,13 @@ def _over(outbox: Outbox, code: int, reason: str) -> dict[str, object]:
 async def deny(scope: Scope, receive: Receive, send: Callable[[Any], Awaitable[None]], refused: Refused) -> None:
     """Answer a handshake with an HTTP status and problem details, where the server can; else it says 403."""
     message = await receive()
-    if message["type"] != "websocket.connect":
-        return
-    await respond(scope, send, refused.status, refused.reason)
+    if message["type"] == "websocket.connect":
+        await respond(scope, receive, send, refused.status, refused.reason)
 
 
-async def respond(scope: Scope, send: Callable[[Any], Awaitable[None]], status: int, reason: str) -> None:
+async def respond(
+    scope: Scope, receive: Receive, send: Callable[[Any], Awaitable[None]], status: int, reason: str
+) -> None:
     """Refuse a handshake that has been received."""
     if "websocket.http.response" not in (scope.get("extensions") or {}):
         await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
@@ -139,3 +141,8 @@ async def respond(scope: Scope, send: Callable[[Any], Awaitable[None]], status: 
     headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
     await send({"type": "websocket.http.response.body", "body": body})
+    # uvicorn logs an error for an application that returns before the connection has gone
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GONE_S):
+            await receive()
+            await receive()

@@ -125,10 +125,9 @@ class Caller:
         self._state = {STATE: websocket}
         self._path = path
         self._timeout_s = timeout_s
-        admitted = admit(websocket.scope["headers"])
-        self._correlation_id = admitted.correlation_id
-        self.headers: dict[str, str] = admitted.headers
+        self.headers: dict[str, str]
         """Of the handshake's headers those that may enter."""
+        self.headers, self._correlation_id, *_ = admit(websocket.scope["headers"])
 
     def _context(self, entry: Entry, arguments: dict[str, object]) -> MessageContext:
         service, _, handler = entry.name.rpartition(".")

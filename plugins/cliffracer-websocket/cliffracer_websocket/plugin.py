@@ -53,7 +53,11 @@ class WebSocketPlugin:
     @hookimpl
     def cliffracer_register_service_attributes(self) -> Mapping[str, ServiceAttribute]:
         """Offer `service.websocket_broadcast(data)` and `@service.websocket(path)`."""
-        return {"websocket_broadcast": self._broadcaster, "websocket": _decorator}
+        return {
+            "websocket_broadcast": self._broadcaster,
+            "websocket": _decorator,
+            "websocket_url": self._url,
+        }
 
     @hookimpl
     def cliffracer_register_injectables(self) -> Mapping[type, Resolver]:
@@ -86,12 +90,15 @@ class WebSocketPlugin:
     def cliffracer_register_websocket_routes(self, declaration: Declaration, service: ServiceInfo) -> Sequence[Route]:
         """Give the HTTP server an ASGI application for each path."""
         sockets = self._running.get(service.id)
-        if sockets is None:
+        if sockets is None or sockets.own is not None:
             return []
         return [
-            Route(path=path, methods=("WEBSOCKET",), declaration=declaration, options={"endpoint": _given(endpoint)})
+            Route(
+                path=path, methods=("WEBSOCKET",), declaration=declaration,
+                options={"endpoint": _given(endpoint), "sockets": sockets.server_limits},
+            )
             for path, endpoint in sockets.endpoints(declaration)
-        ]
+        ]  # fmt: skip
 
     @hookimpl
     def cliffracer_register_entry_points(self, declaration: Declaration, service: ServiceInfo) -> Sequence[EntryPoint]:
@@ -134,6 +141,10 @@ class WebSocketPlugin:
                 f"service {service.name!r} has no sockets; give it a handler under @websocket, or on_websocket_message"
             )
         return sockets
+
+    def _url(self, service: ServiceFace) -> Callable[[], str]:
+        """Return where the sockets are reached, such as `ws://127.0.0.1:8081`, if they have a port of their own."""
+        return lambda: self._sockets(service.info).own_url()
 
     def _broadcaster(self, service: ServiceFace) -> Callable[..., Any]:
         async def websocket_broadcast(data: object, *, key: str | None = None) -> None:

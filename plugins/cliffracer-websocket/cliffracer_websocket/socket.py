@@ -113,7 +113,7 @@ class WebSocket(StarletteWebSocket):
             await super().receive()
         self.application_state = WebSocketState.DISCONNECTED
         self.outbox.closed = True
-        await respond(self.scope, self._send, status, reason)
+        await respond(self.scope, self._receive, self._send, status, reason)
 
     async def end(self, code: int = NORMAL, reason: str = "") -> None:
         """Close it, if it is open, and give what waits a moment to get out."""

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 
 from cliffracer_core.errors import ConfigurationError, describe
 from cliffracer_core.handlers import Bridge, Declaration
-from cliffracer_core.interfaces import Entry, Wiring
+from cliffracer_core.interfaces import Entry, SocketLimits, Wiring
 
 from .admission import Admission
 from .calls import Arguments, Caller
@@ -17,6 +17,7 @@ from .channels import channel_session
 from .codes import GOING_AWAY
 from .endpoint import Endpoint, Session, per_message, per_socket
 from .marks import CHANNELS, HOOKS, OWNER, SOCKET, SocketOptions, path_names
+from .ownport import OwnPort
 from .processor import RealTimeStreamProcessor, settings_of
 from .publication import PLAIN
 from .socket import WebSocket
@@ -42,6 +43,15 @@ class Sockets:
         self.settings = settings_of(wiring.service)
         self.admission = Admission(self.settings)
         self.started = asyncio.Event()
+        settings = self.settings
+        self.server_limits = SocketLimits(
+            max_message_bytes=settings.max_message_bytes, ping_interval_s=settings.ping_interval_s,
+            ping_timeout_s=settings.ping_timeout_s, compression=settings.compression,
+        )  # fmt: skip
+        self.own: OwnPort | None = None
+        """What listens, where the sockets have a port of their own."""
+        if settings.port is not None:
+            self.own = OwnPort(settings.host, settings.port, self.server_limits)
         self.entries: dict[str, Entry] = {}
         self.connections: set[WebSocket] = set()
         self._wiring = wiring
@@ -73,7 +83,17 @@ class Sockets:
                 await processor.open()
                 stack.push_async_callback(processor.close)
                 await processor.attach(self.service, transport)
+            if self.own is not None:
+                routes = [each for declaration in self._wiring.declarations for each in self.endpoints(declaration)]
+                await self.own.start(routes)
+                stack.push_async_callback(self.own.stop)
             yield
+
+    def own_url(self) -> str:
+        """Return where the sockets are reached. Raises ConfigurationError where that is the HTTP server's port."""
+        if self.own is None:
+            raise ConfigurationError(f"service {self.service!r} serves sockets on its HTTP port; see service.http.url")
+        return self.own.url
 
     def _check_handlers(self) -> None:
         for declaration in self._wiring.declarations:
