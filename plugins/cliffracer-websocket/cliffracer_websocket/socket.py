@@ -66,11 +66,24 @@ class WebSocket(StarletteWebSocket):
         if self.on_accept is not None:
             await self.on_accept(self)
 
-    async def receive(self) -> MutableMapping[str, Any]:
-        """Return the next ASGI event; a socket that nobody has accepted is accepted."""
-        if self.client_state == WebSocketState.CONNECTED and self.application_state == WebSocketState.CONNECTING:
+    async def receive_text(self) -> str:
+        """Return the next message, which is text. Raises WebSocketDisconnect."""
+        await self._begin()
+        return await super().receive_text()
+
+    async def receive_bytes(self) -> bytes:
+        """Return the next message, which is binary. Raises WebSocketDisconnect."""
+        await self._begin()
+        return await super().receive_bytes()
+
+    async def receive_json(self, mode: str = "text") -> Any:
+        """Return the next message as what its JSON says. Raises WebSocketDisconnect."""
+        await self._begin()
+        return await super().receive_json(mode)
+
+    async def _begin(self) -> None:
+        if self.application_state == WebSocketState.CONNECTING:
             await self.accept()
-        return await super().receive()
 
     async def receive_body(self) -> bytes:
         """Return the next message, text or binary, as bytes.
@@ -78,8 +91,7 @@ class WebSocket(StarletteWebSocket):
         Raises:
             WebSocketDisconnect: it is closed.
         """
-        if self.application_state == WebSocketState.CONNECTING:
-            await self.accept()
+        await self._begin()
         message = await self.receive()
         if message["type"] == "websocket.disconnect":
             raise WebSocketDisconnect(message.get("code", NORMAL), message.get("reason"))
@@ -97,8 +109,7 @@ class WebSocket(StarletteWebSocket):
             self.application_state = WebSocketState.DISCONNECTED
             self.outbox.close(message.get("code", NORMAL), message.get("reason") or "")
         elif kind == "websocket.send":
-            if self.application_state == WebSocketState.CONNECTING:
-                await self.accept()
+            await self._begin()
             if self.outbox.closed:
                 raise WebSocketDisconnect(NORMAL, "the socket is closed")
             self.outbox.push(message)

@@ -159,7 +159,7 @@ class StreamLog:
                 self._lost()
             else:  # what is read from here on is whole: a group is trimmed from its old end
                 self.history.floor = stored.sequence - 1
-        self._read = stored.sequence
+        self._read = self.history.last = stored.sequence
         if stored.message.subject != self._subject:
             return
         record = unpack(stored.message.body)
