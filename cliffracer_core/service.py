@@ -263,13 +263,10 @@ class CliffracerService:
 
     def _attribute_makers(self) -> Mapping[str, ServiceAttribute]:
         plan = self._blueprint
-        if self._runtime is not None:
-            plugins = self._runtime.plugins
-        else:
-            plugins = plan.plugins if isinstance(plan.plugins, Plugins) else load_plugins(plan.plugins)
-            plan.plugins = plugins
+        if not isinstance(plan.plugins, Plugins):
+            plan.plugins = load_plugins(plan.plugins) if self._runtime is None else self._runtime.plugins
         makers: dict[str, ServiceAttribute] = {}
-        for plugin, (name, make) in plugins.ask("cliffracer_register_service_attributes"):
+        for plugin, (name, make) in plan.plugins.ask("cliffracer_register_service_attributes"):
             if name in makers:
                 raise PluginError(
                     f"plugin {plugin!r} offers attribute {name!r} of services, as another plugin does; "

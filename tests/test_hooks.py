@@ -662,6 +662,17 @@ async def test_attribute_is_made_once_when_a_plugin_offers_it() -> None:
     assert plugin.asked.count("cliffracer_register_service_attributes") == 1
 
 
+async def test_plugins_stay_when_an_attribute_is_first_used_while_running() -> None:
+    """It is made by the very plugins that the service started with, which the next start keeps."""
+    service: Any = Shop(Everything())
+    async with service:
+        running = service.runtime.plugins
+        till = service.till
+    async with service:
+        assert service.runtime.plugins is running
+        assert service.till is till
+
+
 async def test_decorator_adds_a_handler_when_it_is_an_attribute() -> None:
     """`@service.get(...)` of a plugin is as good as one of the kernel's decorators."""
     plugin = Everything()

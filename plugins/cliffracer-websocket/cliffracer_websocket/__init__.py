@@ -8,17 +8,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .marks import channels, websocket
     from .outbox import Policy
-    from .processor import RealTimeStreamProcessor
+    from .processor import Broadcast, RealTimeStreamProcessor
     from .publication import Position, Publication
     from .settings import WebSocketSettings
     from .socket import WebSocket, WebSocketDisconnect
 
 __all__ = [
-    "Policy", "Position", "Publication", "RealTimeStreamProcessor", "WebSocket", "WebSocketDisconnect",
+    "Broadcast", "Policy", "Position", "Publication", "RealTimeStreamProcessor", "WebSocket", "WebSocketDisconnect",
     "WebSocketSettings", "channels", "websocket",
 ]  # fmt: skip
 
 _MODULES = {
+    "Broadcast": "processor",
     "Policy": "outbox",
     "Position": "publication",
     "Publication": "publication",

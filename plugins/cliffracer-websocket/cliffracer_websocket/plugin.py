@@ -28,6 +28,7 @@ from .marks import HOOKS, OWNER, websocket
 from .settings import WebSocketSettings
 
 if TYPE_CHECKING:
+    from .processor import Broadcast
     from .sockets import Sockets
 
 __all__ = ["WebSocketPlugin"]
@@ -146,7 +147,7 @@ class WebSocketPlugin:
         """Return where the sockets are reached, such as `ws://127.0.0.1:8081`, if they have a port of their own."""
         return lambda: self._sockets(service.info).own_url()
 
-    def _broadcaster(self, service: ServiceFace) -> Callable[..., Any]:
+    def _broadcaster(self, service: ServiceFace) -> Broadcast:
         async def websocket_broadcast(data: object, *, key: str | None = None) -> None:
             """Send a message to every socket of the service, at every replica; see `broadcast_all`."""
             await self._sockets(service.info).processor.broadcast_all(data, key=key)

@@ -26,9 +26,16 @@ from .rooms import EVERYONE, Member, Rooms
 from .settings import WebSocketSettings
 from .streamlog import StreamLog
 
-__all__ = ["RealTimeStreamProcessor", "Socket", "settings_of"]
+__all__ = ["Broadcast", "RealTimeStreamProcessor", "Socket", "settings_of"]
 
 _SWEEP_S = 0.5
+
+
+class Broadcast(Protocol):
+    """The type of `websocket_broadcast`, for a class that declares it to type checkers."""
+
+    async def __call__(self, data: object, *, key: str | None = None) -> None:
+        """Send a message to every socket of the service; see `broadcast_all`."""
 
 
 class Socket(Protocol):

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
+import pytest
 from cliffracer_websocket import history as module
 from cliffracer_websocket.history import History
 from cliffracer_websocket.publication import Publication
 from hypothesis import given
 from hypothesis import strategies as st
-
-import pytest
 
 
 def publication(offset: int, group: str = "g", at: float = 0.0) -> Publication:

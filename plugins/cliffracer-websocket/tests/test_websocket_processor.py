@@ -190,14 +190,14 @@ async def test_presence_is_whole_when_a_replica_comes_and_goes(replica: Replicas
 
 async def test_presence_forgets_a_replica_when_it_falls_silent(replica: Replicas) -> None:
     """A replica that was killed says no good-bye; its clients are gone after three missed signs of life."""
-    async with replica() as here:
-        async with replica() as there:
-            await there.add_connection("two", Socket(), groups=["g"])
-            await eventually(lambda: here.presence("g") == {"two": ""})
-            cluster = there._cluster
-            assert cluster is not None and cluster._task is not None
-            cluster._task.cancel()  # no sign of life any more, and no good-bye
-            await eventually(lambda: here.presence("g") == {})
+    async with replica() as here, replica() as there:
+        await there.add_connection("two", Socket(), groups=["g"])
+        await eventually(lambda: here.presence("g") == {"two": ""})
+        cluster = there._cluster
+        assert cluster is not None
+        assert cluster._task is not None
+        cluster._task.cancel()  # no sign of life any more, and no good-bye
+        await eventually(lambda: here.presence("g") == {})
 
 
 async def test_history_is_one_when_replicas_share_a_stream(replica: Replicas) -> None:

@@ -8,8 +8,9 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 import websockets
-from cliffracer_websocket import RealTimeStreamProcessor, WebSocket, WebSocketDisconnect, websocket
+from cliffracer_websocket import Broadcast, RealTimeStreamProcessor, WebSocket, WebSocketDisconnect, websocket
 from starlette.websockets import WebSocket as StarletteWebSocket
+from websockets.asyncio.client import ClientConnection, connect
 
 from cliffracer_core import (
     AuthorizationError,
@@ -22,7 +23,6 @@ from cliffracer_core import (
     rpc,
 )
 from cliffracer_core.testing import eventually
-from websockets.asyncio.client import ClientConnection, connect
 
 
 class Say(msgspec.Struct):
@@ -49,12 +49,11 @@ async def receive(socket: ClientConnection) -> Any:
 async def closed(socket: ClientConnection) -> tuple[int, str]:
     """Read to the end and return code and reason of the close frame."""
     async with asyncio.timeout(5):
-        try:
+        with pytest.raises(websockets.ConnectionClosed) as end:
             while True:
                 await socket.recv()
-        except websockets.ConnectionClosed as end:
-            assert end.rcvd is not None
-            return end.rcvd.code, end.rcvd.reason
+    assert end.value.rcvd is not None
+    return end.value.rcvd.code, end.value.rcvd.reason
 
 
 class Live(CliffracerService):
@@ -201,7 +200,12 @@ async def test_socket_is_closed_with_1011_when_a_message_crashes_the_handler(cap
 async def test_only_listed_headers_enter_when_a_socket_opens() -> None:
     """A correlation id of the allowed form and traceparent get in, internal headers do not."""
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
-    headers = {"X-Correlation-ID": "from-outside.1", "traceparent": trace, "Nats-Service-Error": "x", "Reply-All-To": "x"}
+    headers = {
+        "X-Correlation-ID": "from-outside.1",
+        "traceparent": trace,
+        "Nats-Service-Error": "x",
+        "Reply-All-To": "x",
+    }
     async with Live(config()) as service:
         async with connect(url(service, "/say/hall"), additional_headers=headers) as socket:
             await socket.send('{"text":"hi"}')
@@ -217,6 +221,7 @@ class Reference(CliffracerService):
     """The reference documents' names, without a decorator."""
 
     name = "reference"
+    websocket_broadcast: Broadcast
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config)
@@ -294,7 +299,7 @@ async def test_function_style_works_when_a_service_object_is_decorated() -> None
     """`@service.websocket(path)` adds a handler to a service object."""
     service: Any = CliffracerService(config("functions"))
 
-    @service.websocket("/add")
+    @service.websocket("/add")  # type: ignore[untyped-decorator]  # the object is Any here
     async def add(a: int, b: int) -> int:
         return a + b
 
@@ -306,6 +311,7 @@ async def test_function_style_works_when_a_service_object_is_decorated() -> None
 class Board(CliffracerService):
     name = "board"
     stream = RealTimeStreamProcessor()
+    websocket_broadcast: Broadcast
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config)
@@ -340,7 +346,7 @@ async def test_connection_stays_with_its_processor_when_the_handler_is_done() ->
             assert await receive(ada) == await receive(bob) == {"by": "ada", "text": "hi"}
             await ada.send('{"type":"dance"}')
             assert (await receive(ada))["error"]["type"] == "not_found"
-            await service.websocket_broadcast("all")  # type: ignore[operator]  # an attribute of the plugin's
+            await service.websocket_broadcast("all")
             assert await receive(ada) == await receive(bob) == "all"
         await eventually(lambda: service.stream.presence() == {})
 

@@ -1,0 +1,43 @@
+"""Services on free ports, and clients of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from cliffracer_core import CliffracerService, ServiceConfig
+from cliffracer_core.testing import unique
+
+Serve = Callable[..., Awaitable[httpx.AsyncClient]]
+
+
+@pytest.fixture
+async def serve() -> AsyncIterator[Serve]:
+    """Start a service class or object on a free port; the answer is a client of it. Keywords are settings."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def start(what: Any, *, plugins: Any = None, http: Any = None, **settings: Any) -> httpx.AsyncClient:
+            service: Any = what
+            if isinstance(what, type):
+                config = ServiceConfig(unique(), http={"port": 0, **(http or {})}, **settings)
+                service = what(config, plugins=plugins)
+            await stack.enter_async_context(service)
+            client = httpx.AsyncClient(base_url=service.http.url, timeout=20)
+            return await stack.enter_async_context(client)
+
+        yield start
+
+
+@pytest.fixture
+def blank() -> Callable[..., Any]:
+    """Make a service without handlers, for those that functions become."""
+
+    def make(**settings: Any) -> Any:
+        http = {"port": 0, **settings.pop("http", {})}
+        return CliffracerService(ServiceConfig(unique(), http=http, **settings))
+
+    return make
