@@ -88,9 +88,11 @@ class Plugins:
                 f"uninstall one, or disable both with CLIFFRACER_DISABLE={info.name}"
             )
         for name in dir(plugin):
+            if not name.startswith("cliffracer_"):
+                continue
             function = getattr(plugin, name)
             marked = hasattr(function, "cliffracer_impl") or hasattr(function, "cliffracer_spec")
-            if name.startswith("cliffracer_") and callable(function) and not marked:
+            if callable(function) and not marked:
                 raise PluginError(f"plugin {info.name!r}: {name} has the name of a hook and no @hookimpl; add it")
         try:
             self.manager.register(plugin, name=info.name)
