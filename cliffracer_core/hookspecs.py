@@ -155,7 +155,7 @@ def cliffracer_register_injectables() -> Mapping[type, Resolver]:
 
 @hookspec
 def cliffracer_register_entry_points(declaration: Declaration, service: ServiceInfo) -> Sequence[EntryPoint]:
-    """Call a handler from elsewhere (timers, other queues); asked once per handler. Since 0.1. Provisional.
+    """Call a handler from elsewhere (timers, other queues); asked once per handler. Since 0.1.
 
     Returns:
         Entry points, started after the handlers listen and stopped before anything else.
@@ -206,7 +206,7 @@ def cliffracer_register_http_server(
 
 @hookspec
 def cliffracer_register_websocket_routes(declaration: Declaration, service: ServiceInfo) -> Sequence[Route]:
-    """Find the websocket routes of a handler; asked once per handler. Since 0.1. Provisional.
+    """Find the websocket routes of a handler; asked once per handler. Since 0.1.
 
     Returns:
         Routes with `methods=("WEBSOCKET",)` and an `endpoint` as for HTTP routes, served with the others.
@@ -268,7 +268,7 @@ def cliffracer_register_health_checks(service: ServiceInfo) -> Mapping[str, Heal
 
 @hookspec
 def cliffracer_on_ready(service: ServiceInfo) -> None:
-    """Hear that a service is ready; called once, after all else has started. Since 0.1. Provisional.
+    """Hear that a service is ready; called once, after all else has started. Since 0.1.
 
     A failure stops the start and undoes it.
     """
@@ -277,7 +277,7 @@ def cliffracer_on_ready(service: ServiceInfo) -> None:
 
 @hookspec
 def cliffracer_on_stopping(service: ServiceInfo) -> None:
-    """Hear that a service begins to stop; called once, before anything else stops. Since 0.1. Provisional.
+    """Hear that a service begins to stop; called once, before anything else stops. Since 0.1.
 
     A failure is logged and the stop goes on.
     """
