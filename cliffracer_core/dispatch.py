@@ -114,7 +114,7 @@ class Scope:
         run.over = True
         if run.task is not None:
             run.task = None
-            del self.runs[run.key]
+            self.runs.pop(run.key, None)  # gone where the service stopped before an attended call did
 
     @property
     def idle(self) -> bool:
