@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+import time
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,7 +15,7 @@ from .codes import POLICY_VIOLATION, TOO_BIG
 from .outbox import Outbox
 from .settings import WebSocketSettings
 
-__all__ = ["Admission", "Refused", "deny", "limited"]
+__all__ = ["Admission", "Limited", "Refused", "deny", "respond"]
 
 Scope = Mapping[str, Any]
 _GONE_S = 0.5
@@ -43,9 +44,8 @@ class Admission:
         self.total = 0
         self.draining = False
 
-    @contextlib.contextmanager
-    def counted(self, scope: Scope) -> Iterator[None]:
-        """Count a socket while it is open.
+    def enter(self, scope: Scope) -> None:
+        """Count a socket in, until `leave`.
 
         Raises:
             Refused: it may not open.
@@ -54,22 +54,21 @@ class Admission:
         if self.draining:
             raise Refused(503, "the service stops; connect to another replica")
         self._check_origin(scope)
-        address = scope["client"][0] if scope.get("client") else None
+        address = _address(scope)
         if self.total >= settings.max_connections:
             raise Refused(503, "too many connections; try again later")
-        if address is not None and self._by_address.get(address, 0) >= settings.max_connections_per_address:
+        if self._by_address.get(address, 0) >= settings.max_connections_per_address and address:
             raise Refused(429, "too many connections from one address; close some")
         self.total += 1
-        if address is not None:
-            self._by_address[address] = self._by_address.get(address, 0) + 1
-        try:
-            yield
-        finally:
-            self.total -= 1
-            if address is not None:
-                self._by_address[address] -= 1
-                if not self._by_address[address]:
-                    del self._by_address[address]
+        self._by_address[address] = self._by_address.get(address, 0) + 1
+
+    def leave(self, scope: Scope) -> None:
+        """Count a socket out."""
+        address = _address(scope)
+        self.total -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other hosts: the browser sends their cookies. Source: RFC 6455, section 10.2."""
@@ -91,31 +90,51 @@ class Admission:
             raise Refused(403, "this origin may not connect; the service lists others in websocket.origins")
 
 
-def limited(receive: Receive, settings: WebSocketSettings, outbox: Callable[[], Outbox]) -> Receive:
-    """Wrap a server's `receive`: a message that is too long, or one too many, closes the socket."""
-    loop = asyncio.get_running_loop()
-    allowance, last = float(settings.burst), loop.time()
-    longest, rate, burst = settings.max_message_bytes, settings.messages_per_s, settings.burst
+def _address(scope: Scope) -> str:
+    """Return the client's address; empty where it has none, as on a Unix socket, and then none is limited."""
+    return scope["client"][0] if scope.get("client") else ""
 
-    async def receive_limited() -> Any:
-        nonlocal allowance, last
-        message = await receive()
+
+class Limited:
+    """A server's `receive`, limited: a message that is too long, or one too many, closes the socket.
+
+    Args:
+        receive: the server's.
+        settings: the limits.
+        outbox: the socket's.
+    """
+
+    __slots__ = ("_allowance", "_last", "_outbox", "_receive", "_settings")
+
+    def __init__(self, receive: Receive, settings: WebSocketSettings, outbox: Outbox) -> None:
+        self._receive = receive
+        self._settings = settings
+        self._outbox = outbox
+        self._allowance: float = settings.burst
+        self._last = time.monotonic()
+
+    def __call__(self) -> Awaitable[Any]:
+        """Return the next event once it is there."""
+        return self._next()
+
+    async def _next(self) -> Any:
+        message = await self._receive()
         if message["type"] != "websocket.receive":
             return message
+        settings = self._settings
         text = message.get("text")
         size = len(message.get("bytes") or b"") if text is None else len(text)
-        if text is not None and longest >= size > longest // 4:
+        if text is not None and settings.max_message_bytes >= size > settings.max_message_bytes // 4:
             size = len(text.encode())
-        now = loop.time()
-        allowance = min(burst, allowance + (now - last) * rate) - 1
-        last = now
-        if size > longest:
-            return _over(outbox(), TOO_BIG, f"a message may have {longest} bytes")
-        if allowance < 0:
-            return _over(outbox(), POLICY_VIOLATION, f"more than {rate:g} messages a second")
+        now = time.monotonic()
+        rate = settings.messages_per_s
+        self._allowance = min(settings.burst, self._allowance + (now - self._last) * rate) - 1
+        self._last = now
+        if size > settings.max_message_bytes:
+            return _over(self._outbox, TOO_BIG, f"a message may have {settings.max_message_bytes} bytes")
+        if self._allowance < 0:
+            return _over(self._outbox, POLICY_VIOLATION, f"more than {rate:g} messages a second")
         return message
-
-    return receive_limited
 
 
 def _over(outbox: Outbox, code: int, reason: str) -> dict[str, object]:

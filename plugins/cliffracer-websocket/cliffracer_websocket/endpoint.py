@@ -51,14 +51,18 @@ class Endpoint:
         sockets = self._sockets
         scope["path_params"] = values
         try:
-            with sockets.admission.counted(scope):
-                await sockets.started.wait()
-                if self._session is None:
-                    self._session = self._make()
-                websocket = WebSocket(scope, receive, send, sockets.settings, sockets.processor, sockets.accepted)
-                await self._run(websocket, self._session)
+            sockets.admission.enter(scope)
         except Refused as refused:
             await deny(scope, receive, send, refused)
+            return
+        try:
+            await sockets.started.wait()
+            if self._session is None:
+                self._session = self._make()
+            websocket = WebSocket(scope, receive, send, sockets.settings, sockets.processor, sockets.accepted)
+            await self._run(websocket, self._session)
+        finally:
+            sockets.admission.leave(scope)
 
     async def _run(self, websocket: WebSocket, session: Session) -> None:
         try:
@@ -109,12 +113,14 @@ def per_message(sockets: Sockets, entry: Entry, path: str, arguments: Arguments)
 
     async def session(websocket: WebSocket) -> None:
         fixed = arguments.from_path(websocket.scope.get("path_params") or {})
-        caller = sockets.caller(websocket, path)
+        caller = None
         if arguments.wants_socket:
             fixed["websocket"] = websocket
         while True:
             body = await websocket.receive_body()
             try:
+                if caller is None:  # an idle socket needs none
+                    caller = sockets.caller(websocket, path)
                 values = {**arguments.from_message(body), **fixed}
                 result = await caller.call(entry, values)
             except CliffracerError as error:

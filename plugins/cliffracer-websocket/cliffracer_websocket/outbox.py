@@ -10,7 +10,7 @@ import asyncio
 import logging
 import types
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable, Iterator, MutableMapping
 from inspect import iscoroutinefunction
 from typing import Any, Literal
 
@@ -205,21 +205,47 @@ class Outbox:
         logger.debug("a socket took no more: %s", type(error).__name__)
 
 
+class _Round:
+    """A broadcast on its way through the outboxes."""
+
+    __slots__ = ("at", "handed_over")
+
+    def __init__(self) -> None:
+        self.at: Outbox | None = None
+        self.handed_over = False
+
+
 def push_all(outboxes: Iterable[Outbox], event: Event, group: str = "", key: object = None) -> None:
-    """Push one event to many; `Outbox.push` with its fast path written out, since this is the hot loop."""
-    for outbox in outboxes:
-        if outbox._task is not None or outbox.closed:
-            outbox.push(event, group, key)
-            continue
-        step = outbox._send(event)
+    """Push one event to many, as `Outbox.push` does to one.
+
+    One coroutine sends to all, so that each send costs a plain await. Where one has to wait, the coroutine
+    is handed to that client's task, which finishes this send alone, and another one goes on with the rest.
+    """
+    rest = iter(outboxes)
+    while True:
+        round = _Round()
+        step = _send_to(rest, event, group, key, round)
         try:
             waits_for = step.send(None)
         except StopIteration:
+            return
+        round.handed_over = True
+        assert round.at is not None
+        round.at._wait(step, waits_for)
+
+
+async def _send_to(rest: Iterator[Outbox], event: Event, group: str, key: object, round: _Round) -> None:
+    for outbox in rest:
+        if outbox.closed or outbox._task is not None:
+            outbox.push(event, group, key)
             continue
+        round.at = outbox
+        try:
+            await outbox._send(event)
         except Exception as error:
             outbox._failed(error)
-        else:
-            outbox._wait(step, waits_for)
+        if round.handed_over:
+            return
 
 
 def _as_coroutine(send: Callable[[Any], Awaitable[None]]) -> Send:

@@ -23,7 +23,8 @@ class Member(msgspec.Struct, eq=False):
     encoding: Encoding
     user: str = ""
     """Who it belongs to, where that is known."""
-    groups: set[str] = msgspec.field(default_factory=set)
+    groups: frozenset[str] = frozenset()
+    """It is in few, and most are in the same ones."""
 
 
 class Rooms:
@@ -50,7 +51,7 @@ class Rooms:
         """Put a socket into a group; False where it was in it."""
         if group in member.groups:
             return False
-        member.groups.add(group)
+        member.groups |= {group}
         self._enter(member, group)
         return True
 
@@ -58,7 +59,7 @@ class Rooms:
         """Take a socket out of a group; False where it was not in it."""
         if group not in member.groups:
             return False
-        member.groups.discard(group)
+        member.groups -= {group}
         self._exit(member, group)
         return True
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from .admission import limited, respond
+from .admission import Limited, respond
 from .codes import NORMAL, close_event
 from .outbox import Outbox
 from .publication import PLAIN
@@ -50,7 +50,7 @@ class WebSocket(StarletteWebSocket):
         self.aborted = False
         self.on_accept = on_accept
         self._task = asyncio.current_task()
-        super().__init__(scope, limited(receive, settings, lambda: self.outbox), send)
+        super().__init__(scope, Limited(receive, settings, self.outbox), send)
 
     @property
     def open(self) -> bool:
@@ -92,8 +92,9 @@ class WebSocket(StarletteWebSocket):
             WebSocketDisconnect: it is closed.
         """
         await self._begin()
-        message = await self.receive()
+        message = await self._receive()
         if message["type"] == "websocket.disconnect":
+            self.client_state = WebSocketState.DISCONNECTED
             raise WebSocketDisconnect(message.get("code", NORMAL), message.get("reason"))
         text = message.get("text")
         return message.get("bytes") or b"" if text is None else text.encode()
