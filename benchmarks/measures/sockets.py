@@ -15,7 +15,7 @@ from benchmarks.worker import Station, private_bytes
 SOCKETS = 200
 IDLE, FULL_IDLE = 2_000, 5_000
 BURST = 20
-"""Broadcasts between two looks at the clock."""
+"""Broadcasts between two turns of the loop; a server may write what it has for a socket at once."""
 BYTES = 100
 LAST = "."
 """Stands in the last message of a sample, and in no other."""
@@ -33,7 +33,7 @@ async def serve(station: Station) -> None:
                 while time.perf_counter() < until:
                     for _ in range(BURST):
                         await server.send("x" * BYTES)
-                        await asyncio.sleep(0)
+                    await asyncio.sleep(0)
                     count += BURST
                 await server.send(LAST * BYTES)
                 station.say(count=count + 1, begun=begun)
