@@ -296,7 +296,7 @@ async def test_data_of_a_client_stays_one_line_when_it_holds_line_breaks() -> No
 @pytest.fixture(scope="session")
 def node() -> Path:
     """A folder with the JavaScript SDK; CI installs it, and must."""
-    required = bool(os.environ.get("CLIFFRACER_REQUIRE_NODE"))
+    required = bool(os.environ.get("REQUIRE_NODE"))
     if (NODE / "node_modules" / "centrifuge").is_dir():
         return NODE
     if shutil.which("node") is None or shutil.which("npm") is None:
