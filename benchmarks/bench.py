@@ -91,7 +91,7 @@ class Bench:
         python: the interpreter of all workers.
         url: of the NATS server, with its token.
         seconds: how long one sample lasts, roughly.
-        full: the sizes that issue 3 names, where the usual ones are smaller.
+        full: the sizes that the targets name, where the usual ones are smaller.
         plugins: of Cliffracer, as in `CLIFFRACER_PLUGINS`.
         faststream: how FastStream is set up.
         folder: an empty one, in which the workers run.

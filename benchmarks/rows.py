@@ -1,4 +1,4 @@
-"""The rows of the table and what each must reach; from the issues that ask for them."""
+"""The rows of the table and what each must reach."""
 
 from __future__ import annotations
 

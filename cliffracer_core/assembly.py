@@ -7,7 +7,6 @@ import re
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
-from urllib.parse import quote, urlsplit
 
 from . import builtin
 from .config import ServiceConfig, Settings, resolve
@@ -131,6 +130,8 @@ def options_url(plugins: Plugins, transport: str, options: Mapping[str, object])
         return str(factory.options_url(options))
     if "url" in options:
         return str(options["url"])
+    from urllib.parse import quote, urlsplit  # with the first URL, not with the kernel
+
     user = str(options.get("username") or options.get("user") or "")
     password = str(options.get("password") or "")
     login = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""

@@ -24,7 +24,6 @@ from .interfaces import Middleware, Outgoing, OutgoingDeclaration, Send, Transpo
 from .messages import (
     JSON,
     REPLY_ALL_TO,
-    TIMEOUT_MS,
     Message,
 )
 from .replies import read_reply
@@ -105,10 +104,10 @@ class Caller:
             EncodingError, MessageTooLarge, InvalidSubject, InvalidHeader: nothing was sent.
             RPCError: any other failure of the callee; its own errors under their class where it is known here.
         """
-        return self.request(
-            self._subject(service, method), {} if arguments is None else arguments, returns=returns,
-            timeout=timeout, headers=headers, idempotency_key=idempotency_key, transport=transport,
-        )  # fmt: skip
+        payload = {} if arguments is None else arguments
+        return self._begin(
+            self._subject(service, method), payload, returns, timeout, headers, idempotency_key, transport
+        )
 
     def request(
         self,
@@ -122,11 +121,21 @@ class Caller:
         transport: str = "default",
     ) -> Coroutine[Any, Any, Any]:
         """Send a request on a full subject below `rpc.`; otherwise as `call`."""
+        return self._begin(subject, payload, returns, timeout, headers, idempotency_key, transport)
+
+    def _begin(
+        self,
+        subject: str,
+        payload: object,
+        returns: Any,
+        timeout: float | None,
+        headers: Mapping[str, str] | None,
+        idempotency_key: str | None,
+        transport: str,
+    ) -> Coroutine[Any, Any, Any]:
         sender = self._sender
-        deadline, left_s, told = sender.deadline(subject, timeout)
-        sent = sender.headers(headers, idempotency_key)
+        sent, deadline, left_s = sender.prepare(subject, timeout, headers, idempotency_key)
         if not self.call_layers:
-            sent[TIMEOUT_MS] = told
             return sender.exchange(sender.transport(transport), subject, payload, sent, returns, deadline, left_s)
         outgoing = Outgoing(
             kind="call", service=self._service, subject=subject, payload=payload, headers=sent,
@@ -302,12 +311,12 @@ class Caller:
             EncodingError, MessageTooLarge, InvalidSubject, InvalidHeader: nothing was sent.
             ConnectionError: not connected, and the buffer is full.
         """
-        sent = self._sender.headers(headers)
         if not self.publish_layers and not durable and timeout is None:
-            return self._sender.transport(transport).publish(self._sender.event(subject, payload, sent))
+            return self._sender.event(transport, subject, payload, headers)
         outgoing = Outgoing(
             kind="publish", service=self._service, subject=validate_subject(subject), payload=payload,
-            headers=sent, transport=transport, durable=durable, stream=stream, message_id=message_id,
+            headers=self._sender.headers(headers), transport=transport, durable=durable, stream=stream,
+            message_id=message_id,
             deadline=time.monotonic() + (self._timeout_s if timeout is None else validate_timeout(timeout)),
         )  # fmt: skip
         return self._publish_through(outgoing)

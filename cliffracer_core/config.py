@@ -6,12 +6,9 @@ Sources, later ones win: defaults, `cliffracer.toml` (or `[tool.cliffracer]` in 
 
 from __future__ import annotations
 
-import difflib
 import os
-import tomllib
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
@@ -19,6 +16,9 @@ from .errors import ConfigurationError
 from .interfaces import Section
 from .subjects import validate_token
 from .validation import validate_timeout
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = ["KernelSettings", "ServiceConfig", "Settings", "from_text", "get_env", "resolve"]
 
@@ -199,6 +199,8 @@ def _as_mapping(section: Section, value: object, source: str) -> dict[str, objec
 
 
 def _unknown(key: str, source: str, known: Sequence[str]) -> ConfigurationError:
+    import difflib  # with the first mistake, not with the kernel
+
     near = difflib.get_close_matches(key, known, n=1)
     owner = _owner(key)
     installed = {each.partition(".")[0] for each in known}
@@ -246,6 +248,8 @@ def _build(type: type[S], values: Mapping[str, object], section: str, sources: M
 
 
 def _files(name: str, environ: Mapping[str, str]) -> list[Layer]:
+    from pathlib import Path  # with the first start, not with the kernel
+
     chosen = environ.get("CLIFFRACER_CONFIG")
     path = Path(chosen) if chosen else Path("cliffracer.toml")
     table: Any = None
@@ -271,6 +275,8 @@ def _table(path: Path, name: str, value: object) -> Mapping[str, Any]:
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib  # with the first file, not with the kernel
+
     try:
         with path.open("rb") as file:
             return tomllib.load(file)

@@ -11,13 +11,12 @@ import asyncio
 import contextlib
 import functools
 import logging
-import random
 import sys
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 
 from .context import MessageContext, create_correlation_id
-from .dispatch import FATAL, Handler, stopped
+from .dispatch import FATAL, Handler, Scope, stopped
 from .errors import CliffracerError, InvalidHeader, NotFoundError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
 from .interfaces import DurableTransport, MetricsSink, Transport
@@ -140,6 +139,7 @@ class EventEndpoint:
         self._options = options
         self._buffer = buffer
         self._name = handler.declaration.name
+        self._pattern = options.pattern
         self._timeout_s = options.timeout
         self._chain = handler.chain
         self._gate = handler.gate
@@ -173,7 +173,18 @@ class EventEndpoint:
 
     async def _serve(self, message: Message, run: Run) -> None:
         scope = self._scope
-        context = self._context(message)
+        headers = message.headers or _NO_HEADERS
+        context = MessageContext(
+            kind="event",
+            service=scope.service,
+            handler=self._name,
+            subject=message.subject,
+            pattern=self._pattern,
+            body=message.body,
+            headers=headers,
+            correlation_id=headers.get(CORRELATION_ID) or create_correlation_id(),
+            deadline=None if self._timeout_s is None else time.monotonic() + self._timeout_s,
+        )
         begun = False
         try:
             scope.begin(run, context)
@@ -193,20 +204,6 @@ class EventEndpoint:
             scope.end(run)
             self._gate.leave()
 
-    def _context(self, message: Message) -> MessageContext:
-        headers = message.headers or _NO_HEADERS
-        return MessageContext(
-            kind="event",
-            service=self._scope.service,
-            handler=self._name,
-            subject=message.subject,
-            pattern=self._options.pattern,
-            body=message.body,
-            headers=headers,
-            correlation_id=headers.get(CORRELATION_ID) or create_correlation_id(),
-            deadline=None if self._timeout_s is None else time.monotonic() + self._timeout_s,
-        )
-
     async def _reject(self, message: Message, context: MessageContext, error: ValidationError) -> None:
         self.rejected += 1
         logger.error("%s: event on %r rejected: %s", self.handler.name, message.subject, describe(error))
@@ -224,6 +221,7 @@ class DurableEndpoint:
     def __init__(self, handler: Handler, transport: DurableTransport, options: EventOptions) -> None:
         self.handler = handler
         self.options = options
+        self._attempts = options.retries + 1
         self._transport = transport
         self._name = handler.declaration.name
         self._chain = handler.chain
@@ -232,19 +230,26 @@ class DurableEndpoint:
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take a delivery from the transport; never blocks. It is kept alive from here until it is over."""
-        work = _Work(self, delivery)
-        self._gate.enter(functools.partial(self._start, work), sys.maxsize)
+        if self._gate.take():
+            if not self._start(delivery).over:
+                self._keep(delivery)
+        else:
+            self._keep(delivery)
+            self._gate.wait(functools.partial(self._start, delivery), sys.maxsize)
 
-    def _start(self, work: _Work) -> None:
+    def _keep(self, delivery: Delivery) -> None:
+        self._scope.timers.add(delivery, _Renewal(delivery, self._scope, self.options.ack_wait_s / 3))
+
+    def _start(self, delivery: Delivery) -> Run:
         run = Run()
-        self._scope.start(self._serve(work, run), run, None)
+        self._scope.start(self._serve(delivery, run), run, None)
+        return run
 
-    async def _serve(self, work: _Work, run: Run) -> None:
-        delivery = work.delivery
+    async def _serve(self, delivery: Delivery, run: Run) -> None:
         context = self._context(delivery)
         try:
-            if delivery.attempt > self.options.retries + 1:
-                raise _Exhausted(f"no attempt of {self.options.retries + 1} came to an end; its process died")
+            if context.attempt > self._attempts:
+                raise _Exhausted(f"no attempt of {self._attempts} came to an end; its process died")
             try:
                 self._scope.begin(run, context)
                 await self._chain(context)
@@ -252,45 +257,46 @@ class DurableEndpoint:
                 self._scope.end(run)
         except asyncio.CancelledError:
             if run.reason == "shutdown":
-                await self._settle(work, delivery.nak())
+                await self._settle(delivery.nak())
             else:
-                await self._failed(work, context, stopped(run, self.handler.name))
+                await self._failed(delivery, context, stopped(run, self.handler.name))
         except FATAL:
             raise
         except BaseException as error:
-            await self._failed(work, context, error)
+            await self._failed(delivery, context, error)
         else:
-            await self._settle(work, delivery.ack())
+            try:
+                await delivery.ack()
+            except CliffracerError as error:
+                self._unsettled(error)
         finally:
-            work.close()
             if not run.over:
                 self._scope.end(run)
+            self._scope.timers.discard(delivery)
             self._gate.leave()
 
     def _context(self, delivery: Delivery) -> MessageContext:
-        message = delivery.message
-        headers = message.headers or _NO_HEADERS
-        message_id = headers.get(ORIGINAL_MESSAGE_ID) or delivery.message_id
+        message, headers = delivery.message, delivery.message.headers or _NO_HEADERS
+        message_id = (headers and headers.get(ORIGINAL_MESSAGE_ID)) or delivery.message_id
         return MessageContext(
             kind="event",
             service=self._scope.service,
             handler=self._name,
-            subject=_original_subject(message),
+            subject=_original_subject(message) if headers else message.subject,
             pattern=self.options.pattern,
             body=message.body,
             headers=headers,
-            correlation_id=headers.get(CORRELATION_ID) or message_id,
+            correlation_id=(headers and headers.get(CORRELATION_ID)) or message_id,
             deadline=None if self.options.timeout is None else time.monotonic() + self.options.timeout,
             attempt=delivery.attempt,
             message_id=message_id,
         )
 
-    async def _failed(self, work: _Work, context: MessageContext, error: BaseException) -> None:
-        delivery = work.delivery
+    async def _failed(self, delivery: Delivery, context: MessageContext, error: BaseException) -> None:
         final = delivery.attempt > self.options.retries
         if not final and not (context.arguments is None and isinstance(error, ValidationError)):
             _log_failure(self.handler, context, error)
-            await self._settle(work, delivery.nak(self._pause_s(delivery.attempt)))
+            await self._settle(delivery.nak(self._pause_s(delivery.attempt)))
             return
         if not isinstance(error, CliffracerError):
             _log_failure(self.handler, context, error)
@@ -300,17 +306,22 @@ class DurableEndpoint:
             await dead_letter(self._transport, self.handler, delivery.message, delivery.message_id, attempts, cause)
         except CliffracerError as failure:
             logger.error("%s: no dead letter could be stored: %s", self.handler.name, describe(failure))
-            await self._settle(work, delivery.nak(self._pause_s(delivery.attempt)))
+            await self._settle(delivery.nak(self._pause_s(delivery.attempt)))
         else:
-            await self._settle(work, delivery.ack())
+            await self._settle(delivery.ack())
 
-    async def _settle(self, work: _Work, settling: Awaitable[None]) -> None:
+    async def _settle(self, settling: Awaitable[None]) -> None:
         try:
             await settling
         except CliffracerError as error:
-            logger.warning("%s: %s; the event will come again", self.handler.name, describe(error))
+            self._unsettled(error)
+
+    def _unsettled(self, error: CliffracerError) -> None:
+        logger.warning("%s: %s; the event will come again", self.handler.name, describe(error))
 
     def _pause_s(self, attempt: int) -> float:
+        import random  # with the first failure, not with the kernel
+
         pause = min(self.options.backoff_s * float(1 << min(attempt - 1, 30)), self.options.max_backoff_s)
         return pause * random.uniform(0.5, 1.0)
 
@@ -319,31 +330,25 @@ class _Exhausted(ServiceError, code="attempts_exhausted"):
     """Every attempt ended with the process that made it."""
 
 
-class _Work:
-    """One delivery in hand: tells the broker three times per ack wait that work goes on."""
+class _Renewal:
+    """Tells the broker three times per ack wait that work on a delivery goes on."""
 
-    def __init__(self, endpoint: DurableEndpoint, delivery: Delivery) -> None:
-        self.delivery = delivery
-        self._scope = scope = endpoint.handler.scope
-        self._every = endpoint.options.ack_wait_s / 3
-        self.deadline = scope.loop.time() + self._every
-        """When the broker is told next."""
-        scope.timers.add(self, self)
+    def __init__(self, delivery: Delivery, scope: Scope, every_s: float) -> None:
+        self._delivery = delivery
+        self._scope = scope
+        self._every_s = every_s
+        self.deadline = scope.loop.time() + every_s
 
     def expire(self) -> None:
-        """Tell the broker that work goes on."""
-        self.deadline = self._scope.loop.time() + self._every
+        """Tell it once more."""
+        self.deadline = self._scope.loop.time() + self._every_s
         self._scope.spawn(self._progress())
 
     async def _progress(self) -> None:
         try:
-            await self.delivery.in_progress()
+            await self._delivery.in_progress()
         except CliffracerError as error:
             logger.warning("in_progress could not be sent: %s", describe(error))
-
-    def close(self) -> None:
-        """Stop telling."""
-        self._scope.timers.discard(self)
 
 
 class Redriver:

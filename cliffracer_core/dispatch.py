@@ -19,12 +19,15 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+import msgspec
+
 from .context import MessageContext, create_correlation_id, current_context, enter_call, leave_calls
+from .deadlines import Deadlines, Expiring
 from .errors import Cancelled, CliffracerError, ConfigurationError, DeadlineExceeded, Overloaded
 from .generators import check_generator, into_stream
 from .handlers import Declaration, ErrorHandler, Recovery, RpcOptions
 from .interfaces import Call, Middleware, Resolver
-from .limits import Deadlines, Expiring, Gate, Run
+from .limits import Gate, Run
 from .messages import CONTENT_TYPE, codec_for
 from .threads import Threads
 from .validation import Arguments
@@ -37,9 +40,9 @@ FATAL = (KeyboardInterrupt, GeneratorExit)
 """What ends the process, or a coroutine that is thrown away; all else that a handler raises is its failure."""
 
 _STAGES = {"observe": 0, "guard": 1, "shape": 2}
+_asdict = msgspec.structs.asdict
 _EAGER = sys.version_info >= (3, 12)
-_OPTIONS: dict[str, Any] = {"eager_start": True} if _EAGER else {}
-_Task: Callable[..., asyncio.Task[Any]] = functools.partial(asyncio.Task, **_OPTIONS)
+_Task: Callable[..., asyncio.Task[Any]] = asyncio.Task
 
 
 class Scope:
@@ -70,7 +73,10 @@ class Scope:
 
         The loop holds the task only weakly: what outlives its first step must be held by what it waits for.
         """
-        _Task(coroutine, loop=self.loop, context=self._clean.copy())
+        if _EAGER:
+            _Task(coroutine, loop=self.loop, context=self._clean.copy(), eager_start=True)
+        else:
+            _Task(coroutine, loop=self.loop, context=self._clean.copy())
 
     def start(self, coroutine: Coroutine[Any, Any, Any], run: Run, token: str | None) -> None:
         """Run a call as `spawn` does; it calls `begin` first and `end` in every case.
@@ -82,9 +88,12 @@ class Scope:
             run: made for it.
             token: its reply token.
         """
-        task = _Task(coroutine, loop=self.loop, context=self._clean.copy())
-        if _EAGER and not task.done() and not run.over:
-            self.register(run, task, token)
+        if _EAGER:
+            task = _Task(coroutine, loop=self.loop, context=self._clean.copy(), eager_start=True)
+            if not run.over and not task.done():
+                self.register(run, task, token)
+        else:
+            _Task(coroutine, loop=self.loop, context=self._clean.copy())
 
     def begin(self, run: Run, context: MessageContext) -> None:
         """Make a call the current task's, to be stopped at its deadline; then await its chain.
@@ -394,13 +403,21 @@ def _wrap(call: Call, layers: Sequence[Middleware]) -> Call:
 
 
 def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: Mapping[type, Resolver]) -> Call:
-    decode = _decoder(arguments)
+    decode, quick, whole = _decoder(arguments), arguments.quick, arguments.whole
     given = [(name, _for_parameter(injectables[type], name)) for name, type in arguments.injected.items()]
 
     def call(context: MessageContext) -> Awaitable[object]:
         values = context.arguments
         if values is None:
-            values = decode(context)
+            try:
+                if CONTENT_TYPE in context.headers:
+                    values = decode(context)
+                elif whole is None:
+                    values = context.arguments = _asdict(quick(context.body))
+                else:
+                    values = context.arguments = {whole: quick(context.body)}
+            except Exception:
+                values = decode(context)  # says in words of ours what is wrong, or knows better
         awaitable: Awaitable[object] = function(**values)
         return awaitable
 
@@ -432,16 +449,12 @@ def _decode_before(next: Call, arguments: Arguments) -> Call:
 
 def _decoder(arguments: Arguments) -> Callable[[MessageContext], dict[str, object]]:
     """Return what decodes a call's body into its arguments."""
-    decode, decode_json = arguments.decode, arguments.decode_json
 
-    def decode_into(context: MessageContext) -> dict[str, object]:
-        if CONTENT_TYPE in context.headers:
-            context.arguments = values = decode(context.body, codec_for(context.headers))
-        else:
-            context.arguments = values = decode_json(context.body)
+    def decode(context: MessageContext) -> dict[str, object]:
+        values = context.arguments = arguments.decode(context.body, codec_for(context.headers))
         return values
 
-    return decode_into
+    return decode
 
 
 def _recover(next: Call, recoveries: Sequence[Recovery], errors: ErrorHandler) -> Call:

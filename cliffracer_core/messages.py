@@ -46,8 +46,9 @@ INSTANCE = "X-Instance-ID"
 CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie", "set-cookie", "x-api-key"})
 """Lower case; never stored in a dead letter."""
 
-_HEADER_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")  # a token of RFC 9110, section 5.6.2
-_HEADER_VALUE_FORBIDDEN = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_HEADER_NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # a token of RFC 9110, section 5.6.2
+_SHORT = 8
+_HEADER_VALUE_FORBIDDEN = r"[\x00-\x08\x0a-\x1f\x7f]"
 
 
 class Message(msgspec.Struct, eq=False):
@@ -106,26 +107,32 @@ def validate_headers(headers: Mapping[str, str]) -> Mapping[str, str]:
         InvalidHeader: naming the header, never its value.
     """
     for name, value in headers.items():
-        plain = isinstance(value, str) and value.isascii() and value.isprintable() and value.strip() == value
-        if not plain or not _is_name(name):
-            _check_header(name, value)
+        if type(value) is str and len(value) <= _SHORT:
+            _check_again(name, value)
+        else:
+            plain = isinstance(value, str) and value.isascii() and value.isprintable() and value.strip() == value
+            if not plain or not _is_name(name):
+                _check_header(name, value)
     return headers
 
 
 @functools.lru_cache(1024)
 def _is_name(name: object) -> bool:
-    return isinstance(name, str) and _HEADER_NAME.fullmatch(name) is not None
+    return isinstance(name, str) and re.fullmatch(_HEADER_NAME, name) is not None
 
 
 def _check_header(name: str, value: str) -> None:
     if not _is_name(name):
         raise InvalidHeader(f"header name {name!r} is not a token; use letters, digits and '-'")
-    if not isinstance(value, str) or _HEADER_VALUE_FORBIDDEN.search(value) or value != value.strip():
+    if not isinstance(value, str) or re.search(_HEADER_VALUE_FORBIDDEN, value) or value != value.strip():
         raise InvalidHeader(f"header {name!r} has a value with a line break, control character or edge space")
     try:
         value.encode()
     except UnicodeEncodeError:
         raise InvalidHeader(f"header {name!r} has a value that is not valid Unicode") from None
+
+
+_check_again = functools.lru_cache(1024)(_check_header)  # short values, such as timeouts, come again
 
 
 class Codec:
@@ -137,7 +144,9 @@ class Codec:
 
     def __init__(self, content_type: str, encode: Callable[[object], bytes], decoder: type[Any]) -> None:
         self.content_type = content_type
-        self._encode = encode
+        self.encode_quickly = encode
+        """Encodes as `encode` does, with msgspec's own errors, and NaN and infinity as null in JSON."""
+        self._finite = content_type == "application/json"
         self._decoder = decoder
 
     def encode(self, value: object) -> bytes:
@@ -147,9 +156,11 @@ class Codec:
             EncodingError: the value, or something in it, has no encoding (NaN and infinity in JSON).
         """
         try:
-            body = self._encode(value)
+            body = self.encode_quickly(value)
+            if body.find(b"null") < 0 or not self._finite:
+                return body
             # msgspec writes NaN and infinity as null; a body without that word cannot hide one
-            lost = body.find(b"null") >= 0 and self.content_type == "application/json" and _has_non_finite(value)
+            lost = _has_non_finite(value)
         except RecursionError:
             raise EncodingError("value nests too deeply or contains itself; return a finite structure") from None
         except (TypeError, ValueError, OverflowError, AttributeError, msgspec.MsgspecError) as error:
@@ -175,18 +186,18 @@ class Codec:
         return decode_checked
 
 
-_PATH = re.compile(r"(.*) - at `(key` in `)?\$(.*)`", re.DOTALL)
-_FIELD = re.compile(r"[Oo]bject (missing required|contains unknown) field `([^`]+)`")
+_PATH = r"(?s)(.*) - at `(key` in `)?\$(.*)`"
+_FIELD = r"[Oo]bject (missing required|contains unknown) field `([^`]+)`"
 
 
 def invalid(error: msgspec.ValidationError) -> ValidationError:
     """Translate msgspec's error, which ends in a path such as `$.user.age`, into one that names the field."""
-    match = _PATH.fullmatch(str(error))
+    match = re.fullmatch(_PATH, str(error))
     text, key, path = match.groups() if match else (str(error), None, "")
     if key:
         text = f"a key of it: {text[:1].lower()}{text[1:]}"
     field = path.removeprefix(".")
-    named = _FIELD.match(text)
+    named = re.match(_FIELD, text)
     if named:
         field = f"{field}.{named[2]}" if field else named[2]
         text = "it is missing" if named[1] == "missing required" else "there is no such argument"

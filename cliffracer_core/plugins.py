@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from importlib.metadata import EntryPoint, entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pluggy
 
 from . import hookspecs
 from .errors import CliffracerError, PluginError
 from .interfaces import Middleware, Route, Section, StoreFactory, TransportFactory
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint, EntryPoints
 
 __all__ = ["PluginInfo", "Plugins"]
 
@@ -76,7 +78,7 @@ class Plugins:
             )
             self._register(info, _import(point, info))
         if only is not None:
-            self.disabled = {*self.disabled, *(each.name for each in entry_points(group=GROUP))} - self.infos.keys()
+            self.disabled = {*self.disabled, *(each.name for each in _entry_points())} - self.infos.keys()
         for name, plugin in (extra or {}).items():
             self._register(PluginInfo(name, "given in code"), plugin)
         self._notify_added()
@@ -156,9 +158,15 @@ def _names(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
 
 
+def _entry_points() -> EntryPoints:
+    from importlib.metadata import entry_points  # with the first start, not with the kernel
+
+    return entry_points(group=GROUP)
+
+
 def _installed(only: str | None, disabled: Collection[str]) -> list[EntryPoint]:
     found: dict[str, EntryPoint] = {}
-    for point in sorted(entry_points(group=GROUP), key=lambda each: each.name):
+    for point in sorted(_entry_points(), key=lambda each: each.name):
         if point.name in disabled or (only is not None and point.name not in _names(only)):
             continue
         other = found.get(point.name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -50,7 +50,10 @@ class Sender:
         self._timeout_ms = _milliseconds(timeout_s)
         self._transports = transports
         self._encode = codec.encode
+        self._encode_quickly = codec.encode_quickly
         self._headers = {} if codec is JSON else {CONTENT_TYPE: content_type}
+        self._plain = self._headers or None
+        """The headers of an event outside any call."""
         self.decoder = functools.lru_cache(1024)(Codec.decoder)
         """Gives the decoder of a codec and type."""
         self._json_decoder = functools.lru_cache(1024)(_json_decoder)
@@ -64,7 +67,7 @@ class Sender:
                 f"transport {name!r} is not configured; known are {sorted(self._transports)}: set transport={{...}}"
             ) from None
 
-    def headers(self, given: Mapping[str, str] | None, idempotency_key: str | None = None) -> dict[str, str]:
+    def headers(self, given: Mapping[str, str] | None) -> dict[str, str]:
         """Return what every message carries, and what is given for this one."""
         sent = {**self._headers, **given} if given else self._headers.copy()
         correlation_id = chosen_correlation_id()
@@ -76,30 +79,36 @@ class Sender:
                 sent[TRACEPARENT] = running.headers[TRACEPARENT]
         if correlation_id is not None and CORRELATION_ID not in sent:
             sent[CORRELATION_ID] = correlation_id
-        if idempotency_key is not None:
-            sent[IDEMPOTENCY_KEY] = idempotency_key
         return sent
 
-    def deadline(self, subject: str, timeout: float | None) -> tuple[float, float, str]:
-        """Return when a call must be over, seconds until then, and these as the callee is told.
+    def prepare(
+        self, subject: str, timeout: float | None, given: Mapping[str, str] | None, idempotency_key: str | None
+    ) -> tuple[dict[str, str], float, float]:
+        """Return the headers of a call, when it must be over, and the seconds until then.
 
         Raises:
             ValidationError: `timeout` is no number of seconds.
             DeadlineExceeded: the running call, whose deadline holds for those it makes, has no time left.
         """
         if timeout is None:
-            seconds, told = self.timeout_s, self._timeout_ms
+            left_s, told = self.timeout_s, self._timeout_ms
         else:
-            seconds = validate_timeout(timeout)
-            told = _milliseconds(seconds)
+            left_s = validate_timeout(timeout)
+            told = _milliseconds(left_s)
         now = time.monotonic()
+        deadline = now + left_s
         running = running_call()
-        if running is None or running.deadline is None or running.deadline >= now + seconds:
-            return now + seconds, seconds, told
-        left_s = running.deadline - now
-        if left_s <= 0:
-            raise DeadlineExceeded(f"no time is left to call {subject!r}")
-        return running.deadline, left_s, _milliseconds(left_s)
+        if running is not None and running.deadline is not None and running.deadline < deadline:
+            deadline = running.deadline
+            left_s = deadline - now
+            if left_s <= 0:
+                raise DeadlineExceeded(f"no time is left to call {subject!r}")
+            told = _milliseconds(left_s)
+        sent = self.headers(given)
+        sent[TIMEOUT_MS] = told
+        if idempotency_key is not None:
+            sent[IDEMPOTENCY_KEY] = idempotency_key
+        return sent, deadline, left_s
 
     async def exchange(
         self,
@@ -161,14 +170,26 @@ class Sender:
             except CliffracerError:
                 return  # the callee's own deadline ends it
 
-    def event(self, subject: str, payload: object, headers: Mapping[str, str] | None) -> Message:
-        """Make the message of an event."""
-        return Message(subject, self._encode(payload), headers or None)
+    def event(
+        self, transport: str, subject: str, payload: object, given: Mapping[str, str] | None
+    ) -> Coroutine[Any, Any, None]:
+        """Publish an event outside any chain; errors as `Caller.publish`."""
+        headers: Mapping[str, str] | None = self._plain
+        if given or running_call() is not None or chosen_correlation_id() is not None:
+            headers = self.headers(given) or None
+        to = self._transports.get(transport) or self.transport(transport)
+        try:
+            body = self._encode_quickly(payload)
+        except Exception:
+            body = b"null"  # which the codec looks at, to say in words of ours what is wrong
+        if body.find(b"null") >= 0:
+            body = self._encode(payload)
+        return to.publish(Message(subject, body, headers))
 
     async def publish(self, outgoing: Outgoing) -> None:
         """Send or store an event, as the last step of the chain around publishes."""
         transport = self.transport(outgoing.transport)
-        message = self.event(outgoing.subject, outgoing.payload, outgoing.headers)
+        message = Message(outgoing.subject, self._encode(outgoing.payload), outgoing.headers or None)
         if not outgoing.durable:
             await transport.publish(message)
             return

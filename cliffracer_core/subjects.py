@@ -17,10 +17,10 @@ __all__ += ["stream_name", "validate_pattern", "validate_subject", "validate_tok
 MAX_SUBJECT_BYTES = 1024
 """Longer subjects are refused; NATS closes the connection on a control line past 4,096 bytes."""
 
-_FORBIDDEN = re.compile(r"[\s\x00-\x1f\x7f]")
-_PLAIN = re.compile(r"[A-Za-z0-9_$-]+(?:\.[A-Za-z0-9_$-]+)*")  # what nearly every subject is
-_TOKEN = re.compile(r"[A-Za-z0-9_-]+")
-_UNSAFE_IN_STREAM = re.compile(r"[^A-Za-z0-9_-]")
+_FORBIDDEN = r"[\s\x00-\x1f\x7f]"  # compiled with the first use, not with the import
+_PLAIN = r"[A-Za-z0-9_$-]+(?:\.[A-Za-z0-9_$-]+)*"  # what nearly every subject is
+_TOKEN = r"[A-Za-z0-9_-]+"
+_UNSAFE_IN_STREAM = r"[^A-Za-z0-9_-]"
 
 
 def validate_token(token: str, what: str) -> str:
@@ -29,7 +29,7 @@ def validate_token(token: str, what: str) -> str:
     Raises:
         InvalidSubject: naming `what` it is and the token.
     """
-    if not isinstance(token, str) or not _TOKEN.fullmatch(token):
+    if not isinstance(token, str) or not re.fullmatch(_TOKEN, token):
         raise InvalidSubject(f"{what} {token!r} is not a name; use letters, digits, '_' and '-'")
     return token
 
@@ -40,7 +40,7 @@ def validate_subject(subject: str) -> str:
     Raises:
         InvalidSubject: with the reason.
     """
-    if isinstance(subject, str) and len(subject) <= MAX_SUBJECT_BYTES and _PLAIN.fullmatch(subject):
+    if isinstance(subject, str) and len(subject) <= MAX_SUBJECT_BYTES and re.fullmatch(_PLAIN, subject):
         return subject
     tokens = _tokens(subject, "subject")
     if "*" in tokens or ">" in tokens:
@@ -65,7 +65,7 @@ def _tokens(text: str, what: str) -> list[str]:
         raise InvalidSubject(f"{what} {text!r} is empty or no text; write tokens joined by dots")
     if len(text) > MAX_SUBJECT_BYTES or len(text.encode("utf-8", "replace")) > MAX_SUBJECT_BYTES:
         raise InvalidSubject(f"{what} {text[:40]!r}... is longer than {MAX_SUBJECT_BYTES} bytes; shorten it")
-    if _FORBIDDEN.search(text):
+    if re.search(_FORBIDDEN, text):
         raise InvalidSubject(f"{what} {text!r} has a space or control character; use '_' or '-'")
     try:
         text.encode()
@@ -130,7 +130,7 @@ def stream_name(pattern: str) -> str:
     first = pattern.split(".", 1)[0]
     if first in ("*", ">"):
         raise InvalidSubject(f"durable pattern {pattern!r} starts with a wildcard; name its stream with stream='NAME'")
-    return _UNSAFE_IN_STREAM.sub("_", first).upper()
+    return re.sub(_UNSAFE_IN_STREAM, "_", first).upper()
 
 
 def default_stream_subjects(stream: str, pattern: str) -> list[str]:

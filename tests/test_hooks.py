@@ -631,7 +631,7 @@ async def test_start_fails_when_routes_have_not_exactly_one_server(servers: int,
 
     class Without(Everything):
         @hookimpl
-        def cliffracer_register_http_server(self, service: ServiceInfo) -> Sequence[Server]:
+        def cliffracer_register_http_server(self, wiring: Wiring, routes: Sequence[Route]) -> Sequence[Server]:
             return [self.server] if servers else []
 
     plugin = Without()
@@ -712,10 +712,10 @@ async def test_decorator_adds_a_handler_when_it_is_an_attribute() -> None:
     plugin = Everything()
     service: Any = CliffracerService(ServiceConfig("s"), plugins={"shop": plugin})
 
-    @service.get("/late")
     async def late() -> str:
         return "late"
 
+    assert service.get("/late")(late) is late
     async with service:
         assert await plugin.server.request("GET", "/late") == "late"
 

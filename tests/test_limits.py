@@ -6,7 +6,8 @@ import asyncio
 import math
 from collections.abc import Callable
 
-from cliffracer_core.limits import Deadlines, Gate, Run
+from cliffracer_core.deadlines import Deadlines
+from cliffracer_core.limits import Gate, Run
 
 
 def recording(into: list[object], item: object) -> Callable[[], None]:

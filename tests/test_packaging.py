@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -179,3 +180,15 @@ def test_distribution_declares_exactly_what_it_imports(name: str) -> None:
     }
     assert used - required - optional == set(), "imported and not declared"
     assert required - used - {"pytest-asyncio"} == set(), "declared and not imported"
+
+
+def test_importing_the_kernel_leaves_what_a_start_needs_for_the_start() -> None:
+    """Reading settings, finding plugins and parsing URLs need modules that a bare import does not load."""
+    found = subprocess.run(
+        [sys.executable, "-c", "import asyncio, msgspec, pluggy, sys; before = set(sys.modules); "
+         "import cliffracer_core; print(*sorted(set(sys.modules) - before))"],
+        capture_output=True, text=True, check=True, env={**os.environ, "PYTHONPATH": ""},
+    ).stdout.split()  # fmt: skip
+    late = {"importlib.metadata", "urllib.parse", "tomllib", "difflib", "random", "zipfile", "pathlib", "tempfile"}
+    assert late.isdisjoint(found)
+    assert "cliffracer_core.service" in found

@@ -95,7 +95,7 @@ class _Server:
     def __init__(self, recorder: Recorder) -> None:
         self.recorder = recorder
 
-    async def start(self, service: ServiceInfo, routes: Sequence[tuple[Route, Entry]], asgi: Sequence[Any]) -> None:
+    async def start(self, wiring: Wiring, routes: Sequence[tuple[Route, Entry]], asgi: Sequence[Any]) -> None:
         self.recorder.routes += [f"{route.path} {entry.name} {len(asgi)}" for route, entry in routes]
         self.recorder.step("listener start")
 

@@ -31,7 +31,8 @@ def sample(bench: Bench, contestant: str) -> dict[str, float]:
         begun = time.perf_counter()
         done = subprocess.run(
             [bench.python, "-c", IMPORTS[contestant] + _MEMORY],
-            env={**bench.env, "PYTHONPATH": ""}, cwd=bench.folder, capture_output=True, text=True, timeout=60,
+            env={**bench.env, "PYTHONPATH": "", "PYTHONDONTWRITEBYTECODE": ""},  # as for whoever installed it
+            cwd=bench.folder, capture_output=True, text=True, timeout=60,
         )  # fmt: skip
         took_ms = (time.perf_counter() - begun) * 1000
         if done.returncode:

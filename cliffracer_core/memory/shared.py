@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Collection
 from typing import TypeVar
-from urllib.parse import SplitResult, parse_qs, urlsplit
 from weakref import WeakKeyDictionary
 
 from cliffracer_core.errors import ConfigurationError
@@ -54,7 +53,9 @@ def parse_url(url: str, options: Collection[str] = ()) -> tuple[str, dict[str, s
     Raises:
         ConfigurationError: another scheme, a path, or an option not in `options`.
     """
-    parts: SplitResult = urlsplit(url)
+    from urllib.parse import parse_qs, urlsplit  # with the first URL, not with the kernel
+
+    parts = urlsplit(url)
     if parts.scheme != "memory" or parts.path not in ("", "/") or parts.fragment:
         raise ConfigurationError(f"url {url!r} is not of the form 'memory://' or 'memory://name'; drop what follows it")
     given = {name: values[-1] for name, values in parse_qs(parts.query, keep_blank_values=True).items()}

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Callable
 
 import msgspec
 
+from cliffracer_core.deadlines import Deadlines
 from cliffracer_core.errors import (
     CliffracerError,
     ConfigurationError,
@@ -30,16 +30,24 @@ __all__ = ["DEFAULT_MAX_PAYLOAD", "MemoryTransport"]
 DEFAULT_MAX_PAYLOAD = 1024 * 1024
 """Bytes, as NATS's default."""
 
-_TICK_S = 0.005  # a request may time out so much late: many deadlines then cost few wake-ups
 
-
-class Waiting(msgspec.Struct, frozen=True, eq=False):
+class Waiting(msgspec.Struct, eq=False):
     """A request that has no reply yet; `deadline` is a point on the loop's clock."""
 
-    future: asyncio.Future[Message | CliffracerError]
     deadline: float
-    timeout_s: float
+    future: asyncio.Future[Message]
     subject: str
+    timeout_s: float
+
+    def expire(self) -> None:
+        """Fail it because its time is over."""
+        text = f"request on {self.subject!r}: no reply within {self.timeout_s:g} s"
+        self.fail(DeadlineExceeded(f"{text}; give it more time, or look why the handler is slow"))
+
+    def fail(self, error: CliffracerError) -> None:
+        """Raise `error` where it is awaited."""
+        if not self.future.done():
+            self.future.set_exception(error)
 
 
 class MemorySubscription:
@@ -86,9 +94,7 @@ class MemoryTransport:
         self._closing = False
         self._subscriptions: dict[MemorySubscription, None] = {}
         self._subscribers: list[Subscriber] = []
-        self._waiting: dict[str, Waiting] = {}
-        self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = math.inf
+        self._deadlines: Deadlines[Waiting] | None = None
 
     @property
     def capabilities(self) -> Capabilities:
@@ -136,12 +142,12 @@ class MemoryTransport:
         for subscriber in self._subscribers:
             subscriber.disconnect()
         self._subscribers.clear()
-        for waiting in self._waiting.values():
-            text = f"request on {waiting.subject!r}: the transport was closed; open it and send again"
-            _settle(waiting, ConnectionError(text))
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer, self._timer_at = None, math.inf
+        if self._deadlines is not None:
+            for waiting in self._deadlines.entries.values():
+                text = f"request on {waiting.subject!r}: the transport was closed; open it and send again"
+                waiting.fail(ConnectionError(text))
+            self._deadlines.close()
+            self._deadlines = None
 
     async def flush(self) -> None:
         """Do nothing: the broker has each message as soon as it is published.
@@ -170,26 +176,34 @@ class MemoryTransport:
     async def request(self, message: Message, timeout_s: float) -> Message:
         """Send and return the first reply; see `Transport`."""
         broker = self._broker or self.broker
-        self._check(message)
+        if message.headers:
+            validate_headers(message.headers)
+        if len(message.body) > self._max_payload:
+            self._check(message)
         route = broker.route(message.subject)
         if not route.everyone and not route.groups:
             raise NoHandler(f"nobody listens on {message.subject!r}; start the service, or check the name")
         loop = asyncio.get_running_loop()
+        deadlines = self._deadlines
+        if deadlines is None:
+            deadlines = self._deadlines = Deadlines(loop)
         deadline = loop.time() + timeout_s
-        future: asyncio.Future[Message | CliffracerError] = loop.create_future()
+        future: asyncio.Future[Message] = loop.create_future()
         token = message.reply_to = broker.new_inbox()
         broker.replies[token] = future
-        self._waiting[token] = Waiting(future, deadline, timeout_s, message.subject)
-        if deadline < self._timer_at:
-            self._expire_at(deadline)
+        deadlines.entries[token] = Waiting(deadline, future, message.subject, timeout_s)
+        if deadline < deadlines.next_at:
+            deadlines.watch(deadline)
         broker.deliver(message, route)
         try:
-            reply = await future
+            return await future
         finally:
-            del broker.replies[token], self._waiting[token]
-        if isinstance(reply, CliffracerError):
-            raise reply
-        return reply
+            del broker.replies[token]
+            deadlines.discard(token)
+
+    def waits(self, token: str) -> bool:
+        """Whether a request waits for a reply on `token`."""
+        return self._deadlines is not None and token in self._deadlines.entries
 
     async def subscribe(
         self, pattern: str, on_message: Callable[[Message], None], *, queue: str | None = None
@@ -262,26 +276,3 @@ class MemoryTransport:
                 f"body of {len(message.body)} bytes on {message.subject!r} exceeds {self._max_payload} bytes; "
                 f"send less, or a reference to where the data is"
             )
-
-    def _expire_at(self, when: float) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        loop = asyncio.get_running_loop()
-        self._timer = None if when == math.inf else loop.call_at(when, self._expire, context=self.broker.context)
-        self._timer_at = when
-
-    def _expire(self) -> None:
-        now = asyncio.get_running_loop().time()
-        following = math.inf
-        for waiting in self._waiting.values():
-            if waiting.deadline > now:
-                following = min(following, waiting.deadline)
-            else:
-                text = f"request on {waiting.subject!r}: no reply within {waiting.timeout_s:g} s"
-                _settle(waiting, DeadlineExceeded(f"{text}; give it more time, or look why the handler is slow"))
-        self._expire_at(max(following, now + _TICK_S))
-
-
-def _settle(waiting: Waiting, result: CliffracerError) -> None:
-    if not waiting.future.done():
-        waiting.future.set_result(result)

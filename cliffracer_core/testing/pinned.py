@@ -43,16 +43,16 @@ def pinned(loop: VirtualLoop, seed: int) -> Iterator[None]:
     if hasattr(time.monotonic, "__wrapped__"):
         raise ConfigurationError("a simulation runs in this process already; run one after the other, or in processes")
     ids, bits = context.ids, random.Random(f"urandom:{seed}")
-    states = random.getstate(), ids.state()
+    states = random.getstate(), ids.next
     with contextlib.ExitStack() as undo:
         _pin_clocks(undo, loop)
         _pin(undo, os, "urandom", bits.randbytes)
         _pin(undo, ThreadPoolExecutor, "submit", _submit)
         _pin(undo, Threads, "submit", _call_at_once)
         random.seed(f"random:{seed}")
-        ids.seed(random.Random(f"ids:{seed}"))
+        ids.seed(random.Random(f"ids:{seed}").getrandbits)
         undo.callback(random.setstate, states[0])
-        undo.callback(ids.restore, states[1])
+        undo.callback(setattr, ids, "next", states[1])
         yield
 
 

@@ -218,7 +218,7 @@ class SimulatedTransport(MemoryTransport):
 
     @staticmethod
     def _waits(connection: object, token: str) -> bool:
-        return isinstance(connection, SimulatedTransport) and token in connection._waiting
+        return isinstance(connection, SimulatedTransport) and connection.waits(token)
 
     async def request(self, message: Message, timeout_s: float) -> Message:
         """Send and return the first reply."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -23,7 +24,7 @@ async def serve() -> AsyncIterator[Serve]:
         async def start(what: Any, *, plugins: Any = None, http: Any = None, **settings: Any) -> httpx.AsyncClient:
             service: Any = what
             if isinstance(what, type):
-                config = ServiceConfig(unique(), http={"port": 0, **(http or {})}, **settings)
+                config = ServiceConfig(unique(), http={"port": 0, "server": "uvicorn", **(http or {})}, **settings)
                 service = what(config, plugins=plugins)
             await stack.enter_async_context(service)
             client = httpx.AsyncClient(base_url=service.http.url, timeout=20)
@@ -37,7 +38,20 @@ def blank() -> Callable[..., Any]:
     """Make a service without handlers, for those that functions become."""
 
     def make(**settings: Any) -> Any:
-        http = {"port": 0, **settings.pop("http", {})}
+        http = {"port": 0, "server": "uvicorn", **settings.pop("http", {})}
         return CliffracerService(ServiceConfig(unique(), http=http, **settings))
 
     return make
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Find a port that nobody listens on just now."""
+
+    def find() -> int:
+        with socket.socket() as found:
+            found.bind(("127.0.0.1", 0))
+            port: int = found.getsockname()[1]
+            return port
+
+    return find

@@ -13,6 +13,7 @@ from starlette.routing import BaseRoute, Match, Router
 
 from cliffracer_core.errors import NotFoundError
 
+from .bodies import limited
 from .edge import CORRELATION_HEADER, correlation_of
 from .endpoint import Endpoint, respond
 from .errors import MethodNotAllowed
@@ -54,13 +55,17 @@ class Dispatcher:
         table: the routes.
         app: what the program may have added to.
         static: routes of files, asked last.
+        max_body_bytes: what the program's own routes may read of a request.
     """
 
-    def __init__(self, service: str, table: Table, app: Application, static: Sequence[BaseRoute] = ()) -> None:
+    def __init__(
+        self, service: str, table: Table, app: Application, static: Sequence[BaseRoute], *, max_body_bytes: int
+    ) -> None:
         self._service = service
         self._find = table.find
         self._app = app
         self._static = list(static)
+        self._max_body_bytes = max_body_bytes
         self._rest = _correlated(self._raising(app.router))
         self._files = _correlated(self._raising(Router(self._static))) if static else self._rest
 
@@ -131,7 +136,7 @@ class Dispatcher:
             await send(message)
 
         try:
-            await app(scope, receive, watched)
+            await app(scope, limited(receive, self._max_body_bytes), watched)
         except Exception as error:
             if started or scope["type"] != "http":
                 raise

@@ -33,10 +33,10 @@ class HttpFace:
     @property
     def url(self) -> str:
         """Where it listens, such as `http://127.0.0.1:8080`. Raises ConnectionError while it does not."""
-        addresses = self._server.addresses
-        if not addresses:
+        url = self._server.url
+        if url is None:
             raise ConnectionError(f"service {self._service.name!r} has stopped listening")
-        return addresses[0]
+        return url
 
     @property
     def routes(self) -> list[RouteModel]:

@@ -83,11 +83,13 @@ def pairs_of(raw: bytes, where: str = "query") -> list[tuple[str, str]]:
         raise ValidationError(f"{where} has more than 1000 fields; send fewer") from None
 
 
-def compile_parameters(model: RouteModel) -> Bind:
-    """Compile how path, query, headers and cookies become arguments."""
+def compile_parameters(model: RouteModel) -> Bind | None:
+    """Compile how path, query, headers and cookies become arguments; None where the path's values are these."""
     parameters = model.parameters
+    if not parameters:
+        return lambda scope, values: {}
     if all(each.where == "path" and each.type is str and each.alias == each.name for each in parameters):
-        return lambda scope, values: dict(values)
+        return None
     struct = msgspec.defstruct(
         "Parameters",
         [
@@ -220,8 +222,6 @@ def _known(content_type: bytes) -> bytes:
 def _explained(
     error: Exception, raw: bytes, content_type: bytes, body: BodyModel, loaders: Mapping[bytes, type[Any]]
 ) -> ValidationError:
-    if isinstance(error, RecursionError):
-        return refuse([{"detail": "it nests too deeply", "in": "body", "pointer": "#"}])
     if isinstance(error, msgspec.ValidationError):
         loader = loaders[content_type if content_type in loaders else _known(content_type)]
         try:
@@ -232,6 +232,8 @@ def _explained(
             if not faults:
                 faults = [{"detail": str(error), "in": "body", "pointer": "#"}]
             return refuse(faults)
+    if isinstance(error, RecursionError):
+        return refuse([{"detail": "it nests too deeply", "in": "body", "pointer": "#"}])
     text = "UTF-8" if isinstance(error, UnicodeDecodeError) else "JSON"
     if b"msgpack" in content_type:
         text = "MessagePack"

@@ -9,7 +9,7 @@ from cliffracer_core.errors import MessageTooLarge
 
 from .errors import ClientGone
 
-__all__ = ["chunks", "read_body"]
+__all__ = ["chunks", "limited", "read_body"]
 
 
 async def read_body(receive: Any, limit: int) -> bytes:
@@ -46,6 +46,22 @@ async def chunks(receive: Any, limit: int) -> AsyncGenerator[bytes, None]:
             raise _too_large(limit)
         if body:
             yield body
+
+
+def limited(receive: Any, limit: int) -> Any:
+    """Wrap `receive` for an application that reads by itself; it raises MessageTooLarge past the limit."""
+    size = 0
+
+    async def counted() -> Any:
+        nonlocal size
+        message = await receive()
+        if message["type"] == "http.request":
+            size += len(message.get("body", b""))
+            if size > limit:
+                raise _too_large(limit)
+        return message
+
+    return counted
 
 
 def _too_large(limit: int) -> MessageTooLarge:

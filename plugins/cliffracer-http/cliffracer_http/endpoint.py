@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import functools
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
+from starlette.datastructures import FormData
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,7 +19,7 @@ from cliffracer_core.interfaces import Entry
 from cliffracer_core.messages import JSON
 
 from .binding import compile_body, compile_parameters
-from .bodies import read_body
+from .bodies import limited, read_body
 from .edge import CORRELATION_HEADER, admit
 from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
@@ -24,8 +28,11 @@ from .model import RouteModel
 from .negotiation import choose
 from .responses import Reply
 from .streaming import ResponseBroken, pour
+from .watch import Inbox, Watch
 
 __all__ = ["REQUEST", "SCOPE", "Endpoint", "Fail", "compile_endpoint", "request_of", "respond"]
+
+logger = logging.getLogger("cliffracer.http")
 
 SCOPE = "http.scope"
 """Key in a context's `state` of the ASGI scope."""
@@ -39,8 +46,8 @@ Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
 
 
 def compile_endpoint(
-    model: RouteModel, entry: Entry, fail: Fail, *, timeout_s: float, max_body_bytes: int, memory_bytes: int,
-    head: bool = False,
+    model: RouteModel, entry: Entry, fail: Fail, watch: Watch, *, timeout_s: float, max_body_bytes: int,
+    memory_bytes: int, head: bool = False,
 ) -> Endpoint:  # fmt: skip
     """Make the callable that serves a route.
 
@@ -48,6 +55,7 @@ def compile_endpoint(
         model: the route.
         entry: the compiled handler.
         fail: answers for what goes wrong.
+        watch: cancels a handler whose client goes away.
         timeout_s: what a request may take; a client may ask for less.
         max_body_bytes: larger bodies are refused.
         memory_bytes: larger files are kept on disk.
@@ -64,18 +72,21 @@ def compile_endpoint(
     wants_request = Request in model.injected.values()
     render = compile_reply(model, head=head)
 
-    async def serve(scope: Any, receive: Any, send: Any, values: dict[str, str]) -> None:
+    async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
         headers, correlation_id, asked_s, content_type, accept = admit(scope["headers"])
-        opened = None
+        opened: FormData | None = None
+        inbox: Inbox | None = None
+        task: asyncio.Task[Any] | None = None
         try:
             state: dict[str, object] = {SCOPE: scope}
-            arguments = bind(scope, values)
+            arguments = bind(scope, values) if bind is not None else values
             if decode is not None:
                 arguments.update(decode(await read_body(receive, limit), content_type))
             elif form is not None:
                 opened = await form(scope, receive, limit, content_type, arguments, state)
             if wants_request:
-                state[REQUEST] = Request(scope, receive, send)
+                inbox = Inbox(limited(receive, limit))
+                state[REQUEST] = Request(scope, inbox, send)
             deadline = time.monotonic() + (allowed_s if asked_s is None else min(asked_s, allowed_s))
             context = MessageContext(
                 kind="http",
@@ -89,10 +100,13 @@ def compile_endpoint(
                 arguments=arguments,
                 state=state,
             )
+            task = watch.begin(receive if inbox is None else inbox.watch)
             if streams:
-                await pour(model, call, context, accept, send, deadline, head=head)
+                settle = functools.partial(watch.end, task)
+                await pour(model, call, context, accept, send, deadline, settle, head=head)
                 return
             result = await call(context)
+            watch.end(task)
             if isinstance(result, Response):
                 await respond(result, scope, receive, send, correlation_id)
                 return
@@ -102,8 +116,19 @@ def compile_endpoint(
         except ClientGone:
             return
         except Exception as error:
+            if task is not None:
+                watch.end(task)
             await fail(scope, receive, send, error, correlation_id)
+        except asyncio.CancelledError:
+            if task is None or not watch.is_gone(task):
+                raise
+            task.uncancel()
+            logger.info("%s: the client went away; correlation id %s", subject, correlation_id)
         finally:
+            if task is not None:
+                watch.end(task)
+            if inbox is not None:
+                inbox.close()
             if opened is not None:
                 await opened.close()
 

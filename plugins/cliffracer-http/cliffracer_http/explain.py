@@ -25,7 +25,7 @@ Fault = dict[str, object]
 def refuse(faults: list[Fault]) -> ValidationError:
     """Make the error that lists all faults; its text is the first one's."""
     first = faults[0]
-    named = first.get("parameter") or str(first.get("pointer", "")).removeprefix("#/").replace("/", ".")
+    named = first.get("parameter") or str(first.get("pointer", "")).removeprefix("#").lstrip("/").replace("/", ".")
     text = f"{first['in']} parameter {named!r}" if "parameter" in first else f"body, {named!r}" if named else "body"
     more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
     details: dict[str, object] = {"errors": faults}

@@ -16,8 +16,9 @@ import msgspec
 from starlette.responses import Response
 
 from cliffracer_core import MessageContext, Store
-from cliffracer_core.errors import CliffracerError, ConflictError, describe
+from cliffracer_core.errors import CliffracerError, ConfigurationError, ConflictError, describe
 from cliffracer_core.interfaces import Call
+from cliffracer_core.memory import MemoryStore
 from cliffracer_core.messages import IDEMPOTENCY_KEY, JSON
 
 from .errors import KeyReused
@@ -59,6 +60,17 @@ class Idempotency:
         self._ttl_s = ttl_s
         self.store: Store | None = None
         """Set while the service runs and has one; without a store every request runs."""
+
+    def use(self, stores: Mapping[str, Store], name: str | None) -> None:
+        """Remember in the store of this name; without one in `default`, where it outlives this process.
+
+        Raises:
+            ConfigurationError: there is no such store.
+        """
+        if name is not None and name not in stores:
+            raise ConfigurationError(f"http.idempotency_store: there is no store {name!r}; known are {sorted(stores)}")
+        store = stores.get(name or "default")
+        self.store = None if name is None and isinstance(store, MemoryStore) else store
 
     def wrap(self, next: Call) -> Call:
         """Make the layer around one handler."""

@@ -41,12 +41,12 @@ class Http:
 
     @hookimpl
     def cliffracer_register_settings(self) -> Sequence[Section]:
-        """Offer the section `http`, and the flat names `http_host` and `http_port`."""
+        """Offer the section `http`, and the flat name `http_port`."""
         return [
             Section(
                 name="http",
                 type=HttpSettings,
-                flat={"http_host": "host", "http_port": "port"},
+                flat={"http_port": "port"},
                 secrets=frozenset({"guard_token", "tls_key_password"}),
             )
         ]
@@ -104,7 +104,7 @@ class Http:
         service = wiring.service
         keys = self._keys.pop(service.id, None)
         if keys is not None:
-            keys.store = wiring.stores.get(settings_of(service).idempotency_store)
+            keys.use(wiring.stores, settings_of(service).idempotency_store)
         try:
             yield
         finally:

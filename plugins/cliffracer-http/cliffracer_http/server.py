@@ -18,6 +18,7 @@ from .model import RouteModel, models_of
 from .settings import HttpSettings, settings_of
 from .site import Resident, Site, site_for
 from .static import static_routes
+from .watch import Watch
 
 __all__ = ["APP", "Server"]
 
@@ -36,9 +37,9 @@ class Server:
         self._resident: Resident | None = None
 
     @property
-    def addresses(self) -> list[str]:
-        """URLs where it listens; empty while it does not."""
-        return [] if self._site is None else self._site.addresses
+    def url(self) -> str | None:
+        """Where it listens; None while it does not."""
+        return None if self._site is None else self._site.url
 
     async def start(self, wiring: Wiring, routes: Sequence[tuple[Route, Entry]], asgi: Sequence[Any]) -> None:
         """Compile and listen.
@@ -52,12 +53,13 @@ class Server:
         given = wiring.attributes.get(APP)
         app = self.app = given if isinstance(given, Application) else Application()
         table = Table()
-        dispatcher = Dispatcher(wiring.service.name, table, app, static_routes(settings.static, settings.spa))
+        static = static_routes(settings.static, settings.spa)
+        dispatcher = Dispatcher(wiring.service.name, table, app, static, max_body_bytes=settings.max_body_bytes)
         self.models = self._fill(table, dispatcher, wiring, routes, settings)
         factories = [*_configured(settings), *asgi]
         self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))
         limits = (route.options.get("sockets") for route, _ in routes)
-        self._resident.sockets = next((each for each in limits if isinstance(each, SocketLimits)), None)
+        self._resident.sockets = next((each for each in limits if isinstance(each, SocketLimits)), SocketLimits())
         site = site_for(settings)
         await site.enter(self._resident)
         self._site = site
@@ -82,9 +84,11 @@ class Server:
                 entries[route.declaration.name] = entry
                 models += models_of(route.declaration, wiring.signatures[route.declaration.name], settings.prefix)
 
+        watch = Watch()
+
         def compiled(model: RouteModel, *, head: bool) -> Endpoint:
             return compile_endpoint(
-                model, entries[model.handler], dispatcher.fail, timeout_s=wiring.timeout_s,
+                model, entries[model.handler], dispatcher.fail, watch, timeout_s=wiring.timeout_s,
                 max_body_bytes=settings.max_body_bytes, memory_bytes=settings.upload_memory_bytes, head=head,
             )  # fmt: skip
 

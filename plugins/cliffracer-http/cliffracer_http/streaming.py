@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from cliffracer_core import MessageContext
@@ -40,13 +40,24 @@ async def pour(
     accept: bytes,
     send: Any,
     deadline: float,
+    settle: Callable[[], None],
     *,
     head: bool,
 ) -> None:
-    """Call a handler that is a generator, and send what it yields; the deadline is that of the first item.
+    """Call a handler that is a generator, and send what it yields.
+
+    Args:
+        model: the route.
+        call: the handler's chain.
+        context: of the call, without a deadline.
+        accept: the header.
+        send: ASGI's.
+        deadline: of the first item, on `time.monotonic()`; a stream that began may take its time.
+        settle: called when all is sent but the end.
+        head: send no items.
 
     Raises:
-        DeadlineExceeded: nothing came until `deadline`, on `time.monotonic()`.
+        DeadlineExceeded: nothing came until the deadline.
         ResponseBroken: the generator failed after its first item.
     """
 
@@ -59,6 +70,7 @@ async def pour(
             await out.begin()
             if not head:
                 await out.pour(first, items)
+            settle()
             await out.end()
 
     context.state[STREAM] = send_all

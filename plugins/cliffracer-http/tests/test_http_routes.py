@@ -17,6 +17,8 @@ from cliffracer_core import CliffracerService, ConfigurationError, Controller, S
 from cliffracer_core.interfaces import Signature
 from cliffracer_core.testing import unique
 
+WRONG: Any = {"statuscode": 3}
+
 
 class User(msgspec.Struct):
     name: str
@@ -91,14 +93,14 @@ async def test_route_is_added_when_the_service_object_decorates(serve: Any, blan
     """`@service.get(...)` and its kin, `@service.route` with any methods."""
     service = blank()
 
-    @service.get("/a")
     async def a() -> str:
         return "a"
 
-    @service.route("/b", ["REPORT", "PUT"], status_code=202)
     async def b(request: Request) -> str:
         return request.method
 
+    assert service.get("/a")(a) is a
+    service.route("/b", ["REPORT", "PUT"], status_code=202)(b)
     client = await serve(service)
     assert (await client.get("/a")).json() == "a"
     for method in ("REPORT", "PUT"):
@@ -192,7 +194,7 @@ async def test_one_handler_serves_all_when_decorators_are_stacked(serve: Any) ->
     [
         (lambda: get("/x", status_code=99), "status_code 99 is not one from 200"),
         (lambda: get("/x", timeout=0), "timeout 0 is not above 0"),
-        (lambda: get("/x", statuscode=3), "options are status_code, tags"),
+        (lambda: get("/x", **WRONG), "options are status_code, tags"),
         (lambda: route("/x", []), "methods \\[\\] are none"),
         (lambda: route("/x", ["get"]), "name some such as 'GET'"),
     ],

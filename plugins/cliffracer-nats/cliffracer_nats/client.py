@@ -22,6 +22,9 @@ from .headers import parse_headers
 __all__ = ["MendedClient"]
 
 
+_CONNECTED = Client.CONNECTED
+
+
 async def _never(msg: Msg) -> None:
     """Stand in as nats-py's callback of a subscription whose messages the data path takes."""
 
@@ -79,16 +82,17 @@ class MendedClient(Client):
 
             limit = self.pending_bytes
             return await self.subscribe(pattern, queue, cb=handle, pending_msgs_limit=0, pending_bytes_limit=limit)
-        path.receivers[b"%d" % (self._sid + 1)] = receive  # nats-py takes that number before it first waits
+        path.hear(b"%d" % (self._sid + 1), receive)  # nats-py takes that number before it first waits
         return await self.subscribe(pattern, queue, cb=_never)
 
-    @property
-    def sender(self) -> Callable[[bytes], bool] | None:
-        """What sends on the data path; None while disconnected, or while nats-py has commands to write."""
-        path = self.data_path
-        if path is None or self._status != Client.CONNECTED or self._pending:
+    def sender(self, size: int) -> Callable[[bytes], bool] | None:
+        """Return what sends `size` bytes on the data path.
+
+        None while disconnected, while nats-py has commands to write before, and where the server may refuse the size.
+        """
+        if self._status != _CONNECTED or self._pending or size > self._max_payload or self.data_path is None:
             return None
-        return path.send
+        return self.data_path.send
 
     def take_pending(self) -> list[bytes]:
         """Take what nats-py has not written yet, so that the data path can write it before its own."""
@@ -99,7 +103,7 @@ class MendedClient(Client):
     def unheard(self, subscription: Subscription) -> None:
         """Take a subscription off the data path, once it is drained."""
         if self.data_path is not None:
-            self.data_path.receivers.pop(b"%d" % subscription._id, None)
+            self.data_path.unhear(b"%d" % subscription._id)
 
     def forget(self, subscription: Subscription) -> None:
         """Drop a subscription whose drain failed, so that a reconnect does not bring it back.

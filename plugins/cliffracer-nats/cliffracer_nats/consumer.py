@@ -1,16 +1,18 @@
 """`PullConsumer`: receives a stream's messages under a durable name, with a pull loop of its own.
 
-nats-py's `fetch` asks anew for each batch and stalls after a reconnect (nats-py issue 986). Here one
-pull is open at a time, for as many messages as can be started at once, so that nothing lies prefetched
-whose delivery count would grow in a crash. Source: ADR-37, "JetStream Simplification", pull requests.
+nats-py's `fetch` asks anew for each batch and stalls after a reconnect (nats-py issue 986). Here pulls
+are open for as many messages as can be started at once, so that nothing lies prefetched whose delivery
+count would grow in a crash; when there is room for a quarter as many, the next pull leaves. Source: ADR-37,
+"JetStream Simplification", pull requests.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import msgspec
@@ -21,9 +23,9 @@ from cliffracer_core.messages import Delivery, Message
 
 from . import jetstream as js
 from .delivery import JetStreamDelivery
-from .headers import status_of
+from .headers import StatusHeaders
 from .jetstream import NANOSECONDS, JetStreamError
-from .streams import Streams
+from .streams import Streams, published_headers
 from .wire import Listening, Wire
 
 __all__ = ["PullConsumer", "consumer_name"]
@@ -33,6 +35,8 @@ EXPIRES_S = 30.0
 HEARTBEAT_S = 5.0
 SILENCE_S = 2 * HEARTBEAT_S + 1
 MAX_ACK_PENDING = 65_536
+PENDING = "Nats-Pending-Messages"
+"""The header that says how many messages of its batch a pull that ended did not bring."""
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0
 
 
@@ -63,7 +67,11 @@ class PullConsumer:
         self._label = f"consumer {self._name!r} of stream {wanted.stream!r}"
         self._out: set[JetStreamDelivery] = set()
         self._asked = 0
-        """Messages that the open pull may still bring; 0 while none is open."""
+        """Messages that the open pulls may still bring; 0 while none is open."""
+        self._refill_at = max(1, wanted.max_in_flight // 4)
+        self._low = wanted.max_in_flight - self._refill_at
+        self._next = f"$JS.API.CONSUMER.MSG.NEXT.{wanted.stream}.{self._name}"
+        self._loop: asyncio.AbstractEventLoop
         self._inboxes: list[Listening] = []
         """The present one last; before it at most those that are being left."""
         self._inbox_subject = ""
@@ -83,6 +91,7 @@ class PullConsumer:
             ConfigurationError: the stream does not cover the pattern, or the name belongs to another
                 kind of consumer.
         """
+        self._loop = asyncio.get_running_loop()
         await self._ensure()
         await self._renew_inbox()
         self._wire.connection.on_reconnect.append(self._on_reconnect)
@@ -151,8 +160,7 @@ class PullConsumer:
             try:
                 if self._lost:
                     await self._recover()
-                if self._asked == 0:
-                    await self._pull()
+                await self._pull()
                 await self._wait()
             except Exception as error:  # the loop must not end while the service runs
                 if self._wire.connection.closed:
@@ -179,18 +187,24 @@ class PullConsumer:
         self._wake.clear()
 
     async def _pull(self) -> None:
-        batch = self._wanted.max_in_flight - len(self._out)
-        if batch <= 0:
-            return
-        self._asked = batch
-        self._heard_at = asyncio.get_running_loop().time()
-        request = {
-            "batch": batch,
-            "expires": int(EXPIRES_S * NANOSECONDS),
-            "idle_heartbeat": int(HEARTBEAT_S * NANOSECONDS),
-        }
-        subject = f"$JS.API.CONSUMER.MSG.NEXT.{self._wanted.stream}.{self._name}"
-        await self._wire.publish(Message(subject, msgspec.json.encode(request), None, self._inbox_subject))
+        message = self._refill()
+        if message is not None:
+            await self._wire.publish(message)
+
+    def _has_room(self) -> bool:
+        """Whether a pull is worth while: for a quarter of what may be in flight, or for anything while none is open."""
+        room = self._wanted.max_in_flight - len(self._out) - self._asked
+        return room >= self._refill_at or (room > 0 and self._asked == 0)
+
+    def _refill(self) -> Message | None:
+        """Return the request for as many messages as there is room for; None where that is not worth while."""
+        if not self._has_room():
+            return None
+        if self._asked == 0:
+            self._heard_at = self._loop.time()
+        room = self._wanted.max_in_flight - len(self._out) - self._asked
+        self._asked += room
+        return Message(self._next, _pull_request(room), None, self._inbox_subject)
 
     async def _recover(self) -> None:
         """Give the open pull up, and ask anew once stream and consumer are known to be there."""
@@ -214,7 +228,7 @@ class PullConsumer:
 
     async def _renew_inbox(self) -> None:
         self._inbox_subject = self._wire.connection.live().new_inbox()
-        self._inboxes.append(await self._wire.listen(self._inbox_subject, self._on_msg))
+        self._inboxes.append(await self._wire.listen_raw(self._inbox_subject, self._receive))
         self._asked = 0
         while len(self._inboxes) > 1:
             await self._inboxes[0].drain()
@@ -230,30 +244,50 @@ class PullConsumer:
 
     # --- what arrives
 
-    def _on_msg(self, msg: Message) -> None:
-        status = status_of(msg.headers)
-        self._heard_at = asyncio.get_running_loop().time()
-        if status is not None:
-            self._on_status(status, msg)
+    def _receive(self, subject: bytes, reply_to: bytes | None, headers: Mapping[str, str] | None, body: bytes) -> None:
+        now = self._heard_at = self._loop.time()
+        if type(headers) is StatusHeaders:
+            self._on_status(headers, subject.decode())
             return
         self._losses = 0
-        self._asked = max(self._asked - 1, 0)
-        delivery = JetStreamDelivery(self._wire, msg, self._wanted, self._ended)
-        self._out.add(delivery)
-        if self._asked == 0:
-            self._wake.set()
-        self._on_delivery(delivery)
+        if self._asked:
+            self._asked -= 1
+        wanted = self._wanted
+        shown = None if headers is None else published_headers(headers)
+        message = Message(subject.decode("utf-8", "replace"), body, shown)
+        try:
+            delivery = JetStreamDelivery(
+                self._wire, message, reply_to or b"", headers, now + wanted.ack_wait_s, wanted.ack_wait_s, self._ended
+            )
+            self._out.add(delivery)
+            self._on_delivery(delivery)
+        except Exception:
+            _log.exception("%s: a delivery could not be handed over", self._label)
+        if self._asked <= self._low and not self._draining and not self._lost:
+            self._refill_now()
+            if self._asked == 0:  # the loop must watch what is out
+                self._wake.set()
 
-    def _on_status(self, status: str, msg: Message) -> None:
-        description = (msg.headers or {}).get("Description", "")
-        if msg.subject != self._inbox_subject:  # word of a pull given up
+    def _refill_now(self) -> None:
+        """Ask for more behind the acks of what was handled; the loop does it where nothing can be sent at once."""
+        if self._wire.connection.live().sender(0) is None:
+            self._wake.set()
+        elif (message := self._refill()) is not None:
+            full = self._wire.put(message)
+            if full is not None:
+                full.close()  # it is in the buffer, which is all that matters here
+
+    def _on_status(self, headers: Mapping[str, str], subject: str) -> None:
+        status, description = headers["Status"], headers.get("Description", "")
+        if subject != self._inbox_subject:  # word of a pull given up
             return
         if status in ("100", "408"):
             self._losses = 0
         if status == "100":  # a heartbeat
             return
         if status in ("404", "408") or description.startswith("Batch Completed"):
-            self._asked = 0
+            left = headers.get(PENDING, "")
+            self._asked = max(0, self._asked - int(left)) if left.isdigit() else 0
             self._wake.set()
             return
         if "Consumer Deleted" in description or status == "503":
@@ -262,5 +296,11 @@ class PullConsumer:
 
     def _ended(self, delivery: JetStreamDelivery) -> None:
         self._out.discard(delivery)
-        if self._asked == 0 and not self._draining:
+        if not self._draining and self._has_room():
             self._wake.set()
+
+
+@functools.lru_cache
+def _pull_request(batch: int) -> bytes:
+    expires, heartbeat = int(EXPIRES_S * NANOSECONDS), int(HEARTBEAT_S * NANOSECONDS)
+    return msgspec.json.encode({"batch": batch, "expires": expires, "idle_heartbeat": heartbeat})

@@ -26,6 +26,8 @@ Receive = Callable[[bytes, bytes | None, Mapping[str, str] | None, bytes], None]
 """Takes a message: subject and reply subject as they stand on the wire, headers, body. It never raises."""
 _MOST_PARTS = 512  # written at once, so that a publisher that never lets the loop turn meets the socket's limit
 _SHORT_BLOCK, _BLOCKS = 64, 256  # header blocks of that length, such as a lone timeout, are read once and remembered
+_MOST_LINES = 512  # first lines of events, which come again where size and subject do
+_INBOX = b"_INBOX."
 _HIGH_WATER = 1 << 20  # bytes in the socket's buffer from which publishers wait
 _CLOSE_S = 1.0
 _MESSAGE, _HEADERS = ord("M"), ord("H")
@@ -35,8 +37,8 @@ class DataPath(Transport):
     """One server connection after another, as nats-py opens them."""
 
     def __init__(self) -> None:
-        self.receivers: dict[bytes, Receive] = {}
-        """What takes the messages of a subscription, by its number as it stands on the wire."""
+        self._receivers: dict[bytes, Receive] = {}
+        self._lines: dict[bytes, tuple[Receive, bytes, int]] = {}
         self._socket: _Socket | None = None
         self.send: Callable[[bytes], bool] = self._unopened
         """Sends with what else this turn of the loop says; False where the socket is full: then `drain`."""
@@ -46,7 +48,7 @@ class DataPath(Transport):
         """Open a socket; nothing has been read yet."""
         loop = asyncio.get_running_loop()
         host, port = uri.hostname or "localhost", uri.port or 4222
-        connecting = loop.create_connection(lambda: _Socket(self.receivers), host, port)
+        connecting = loop.create_connection(lambda: _Socket(self._receivers, self._lines), host, port)
         _, opened = await asyncio.wait_for(connecting, connect_timeout)
         self._socket, self.send = opened, opened.send
 
@@ -55,7 +57,7 @@ class DataPath(Transport):
     ) -> None:
         """Turn the open socket into a TLS one."""
         plain = self._opened()
-        secured = _Socket(self.receivers)
+        secured = _Socket(self._receivers, self._lines)
         loop = asyncio.get_running_loop()
         name = uri if isinstance(uri, str) else uri.hostname
         starting = loop.start_tls(plain.transport, secured, ssl_context, server_hostname=name)
@@ -64,6 +66,15 @@ class DataPath(Transport):
             raise ConnectionResetError("the server closed the connection during the TLS handshake")
         secured.connection_made(transport)
         self._socket, self.send = secured, secured.send
+
+    def hear(self, number: bytes, receive: Receive) -> None:
+        """Hand the messages of a subscription to `receive`; `number` is its, as it stands on the wire."""
+        self._receivers[number] = receive
+
+    def unhear(self, number: bytes) -> None:
+        """Leave the messages of a subscription to nats-py again."""
+        self._receivers.pop(number, None)
+        self._lines.clear()
 
     def _unopened(self, data: bytes) -> bool:
         raise ConnectionResetError("not connected")
@@ -129,8 +140,9 @@ class _Socket(asyncio.Protocol):
 
     transport: asyncio.Transport
 
-    def __init__(self, receivers: Mapping[bytes, Receive]) -> None:
+    def __init__(self, receivers: Mapping[bytes, Receive], lines: dict[bytes, tuple[Receive, bytes, int]]) -> None:
         self._receivers = receivers
+        self._lines = lines  # first lines read before: receiver, subject, size of the body
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self._loop.create_future()
         self._rest = b""  # the beginning of something whose end has not arrived
@@ -172,7 +184,7 @@ class _Socket(asyncio.Protocol):
 
     def _take(self, data: bytes) -> int:
         """Handle every whole command in `data` and return where the first that is not whole begins."""
-        receivers, find, blocks = self._receivers, data.find, self._blocks
+        receivers, find, blocks, lines = self._receivers, data.find, self._blocks, self._lines
         start, end = 0, len(data)
         while start < end:
             line = find(b"\r\n", start)
@@ -180,32 +192,50 @@ class _Socket(asyncio.Protocol):
                 return start
             kind = data[start]
             if kind == _MESSAGE:  # MSG subject sid [reply-to] bytes
-                words = data[start + 4 : line].split()
-                headed = line + 2
-                stop = headed + int(words[-1])
+                head = data[start:line]
+                known = lines.get(head)
+                if known is None:
+                    words = head.split()
+                    receive = receivers.get(words[2])
+                    size = int(words[-1])
+                    if len(words) == 4 and receive is not None and not words[1].startswith(_INBOX):
+                        self._remember(head, (receive, words[1], size))
+                    subject, reply_to = words[1], words[3] if len(words) == 5 else None
+                else:
+                    receive, subject, size = known
+                    reply_to = None
+                stop = line + 2 + size
+                if stop + 2 > end:
+                    self._missing = stop + 2 - end
+                    return start
+                if receive is None:
+                    self._control += data[start : stop + 2]
+                else:
+                    receive(subject, reply_to, None, data[line + 2 : stop])
             elif kind == _HEADERS:  # HMSG subject sid [reply-to] header-bytes bytes
                 words = data[start + 5 : line].split()
                 headed = line + 2 + int(words[-2])
                 stop = line + 2 + int(words[-1])
-            else:
-                self._control += data[start : line + 2]
-                start = line + 2
-                continue
-            if stop + 2 > end:
-                self._missing = stop + 2 - end
-                return start
-            receive = receivers.get(words[1])
-            if receive is None:
-                self._control += data[start : stop + 2]
-            else:
-                if kind == _HEADERS:
+                if stop + 2 > end:
+                    self._missing = stop + 2 - end
+                    return start
+                receive = receivers.get(words[1])
+                if receive is None:
+                    self._control += data[start : stop + 2]
+                else:
                     block = data[line + 2 : headed]
                     headers = blocks.get(block) or self._read_headers(block)
                     receive(words[0], words[2] if len(words) == 5 else None, headers, data[headed:stop])
-                else:
-                    receive(words[0], words[2] if len(words) == 4 else None, None, data[headed:stop])
+            else:
+                self._control += data[start : line + 2]
+                stop = line
             start = stop + 2
         return start
+
+    def _remember(self, head: bytes, read: tuple[Receive, bytes, int]) -> None:
+        if len(self._lines) >= _MOST_LINES:
+            self._lines.clear()
+        self._lines[head] = read
 
     def _read_headers(self, block: bytes) -> Mapping[str, str] | None:
         headers = parse_headers(block)

@@ -3,73 +3,82 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-import msgspec
-
-from cliffracer_core.interfaces import DurableSubscription
 from cliffracer_core.messages import Message
 
-from .streams import MESSAGE_ID, published_headers
+from .streams import MESSAGE_ID
 
 if TYPE_CHECKING:
     from .wire import Wire
 
-__all__ = ["AckSubject", "JetStreamDelivery", "parse_ack_subject"]
-
-
-class AckSubject(msgspec.Struct, frozen=True):
-    """What the reply subject of a delivery says."""
-
-    stream: str
-    consumer: str
-    attempt: int
-    stream_sequence: int
-    consumer_sequence: int
-    stored_at: float
-    """Seconds since the epoch."""
-    pending: int
-
-
-def parse_ack_subject(subject: str) -> AckSubject:
-    """Read `$JS.ACK.<stream>.<consumer>.<delivered>.<sseq>.<cseq>.<time>.<pending>`.
-
-    The newer form has domain and account hash before the stream and a token at the end (ADR-15).
-
-    Raises:
-        ValueError: it is neither.
-    """
-    tokens = subject.split(".")
-    if tokens[:2] != ["$JS", "ACK"] or (len(tokens) != 9 and len(tokens) < 11):
-        raise ValueError(f"{subject!r} is no ack subject")
-    rest = tokens[2:9] if len(tokens) == 9 else tokens[4:11]
-    return AckSubject(rest[0], rest[1], int(rest[2]), int(rest[3]), int(rest[4]), int(rest[5]) / 1e9, int(rest[6]))
+__all__ = ["JetStreamDelivery"]
 
 
 class JetStreamDelivery:
-    """See `cliffracer_core.messages.Delivery`."""
+    """See `cliffracer_core.messages.Delivery`.
 
-    __slots__ = ("_ack_to", "_ack_wait_s", "_ended", "_wire", "attempt", "expires_at", "message", "message_id")
+    Args:
+        wire: what to answer on.
+        message: as it was published, but for the headers that publishing added.
+        ack_to: the reply subject, as it stood on the wire:
+            `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<...>.<time>.<pending>`, or the newer form with
+            domain and account hash before the stream, and a token at the end (ADR-15).
+        headers: all of them.
+        expires_at: point on the loop's clock from which the broker delivers it again.
+        ack_wait_s: seconds that `in_progress` adds.
+        ended: hears of the end, once.
+
+    Raises:
+        ValueError: `ack_to` is no ack subject.
+    """
+
+    __slots__ = (
+        "_ack_to",
+        "_ack_wait_s",
+        "_ended",
+        "_headers",
+        "_sequence",
+        "_stream",
+        "_wire",
+        "attempt",
+        "expires_at",
+        "message",
+    )
 
     def __init__(
         self,
         wire: Wire,
-        msg: Message,
-        wanted: DurableSubscription,
+        message: Message,
+        ack_to: bytes,
+        headers: Mapping[str, str] | None,
+        expires_at: float,
+        ack_wait_s: float,
         ended: Callable[[JetStreamDelivery], None],
     ) -> None:
-        self._ack_to = msg.reply_to or ""
-        where = parse_ack_subject(self._ack_to)
-        headers = msg.headers or {}
-        self.message = Message(msg.subject, msg.body, published_headers(headers))
-        self.attempt = where.attempt
-        self.message_id = headers.get(MESSAGE_ID) or f"{where.stream}:{where.stream_sequence}"
-        self.expires_at = asyncio.get_running_loop().time() + wanted.ack_wait_s
-        """Point on the loop's clock from which the broker delivers it again."""
+        self._ack_to = ack_to
+        tokens = ack_to.split(b".")
+        if len(tokens) >= 11:
+            del tokens[2:4]
+        elif len(tokens) != 9:
+            raise ValueError(f"{ack_to!r} is no ack subject")
+        self.attempt = int(tokens[4])
+        self._sequence = tokens[5]
+        self._stream = tokens[2]
+        self.message = message
+        self.expires_at = expires_at
+        self._headers = headers
         self._wire = wire
-        self._ack_wait_s = wanted.ack_wait_s
+        self._ack_wait_s = ack_wait_s
         self._ended: Callable[[JetStreamDelivery], None] | None = ended
+
+    @property
+    def message_id(self) -> str:
+        """The publisher's message id, else one made of the stream and its sequence number."""
+        if self._headers is not None and MESSAGE_ID in self._headers:
+            return self._headers[MESSAGE_ID]
+        return f"{self._stream.decode()}:{self._sequence.decode()}"
 
     async def ack(self) -> None:
         """Tell JetStream it is done; nothing where the delivery has ended.
@@ -79,7 +88,14 @@ class JetStreamDelivery:
         Raises:
             ConnectionError: the ack could not be sent; the message comes again.
         """
-        await self._end(b"+ACK")
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            try:
+                full = self._wire.put_known(self._ack_to, b"+ACK")
+                if full is not None:
+                    await full
+            finally:
+                ended(self)
 
     async def nak(self, delay_s: float = 0.0) -> None:
         """Give it back, to be delivered again after `delay_s` seconds; nothing where it has ended.
@@ -87,7 +103,12 @@ class JetStreamDelivery:
         Raises:
             ConnectionError: it could not be sent; the message comes again after its ack wait.
         """
-        await self._end(b'-NAK {"delay": %d}' % (delay_s * 1e9) if delay_s > 0 else b"-NAK")
+        ended, self._ended = self._ended, None
+        if ended is not None:
+            try:
+                await self._say(b'-NAK {"delay": %d}' % (delay_s * 1e9) if delay_s > 0 else b"-NAK")
+            finally:
+                ended(self)
 
     async def in_progress(self) -> None:
         """Restart the ack wait; nothing where it has ended.
@@ -96,13 +117,10 @@ class JetStreamDelivery:
             ConnectionError: it could not be sent.
         """
         if self._ended is not None:
-            await self._wire.publish(Message(self._ack_to, b"+WPI"))
+            await self._say(b"+WPI")
             self.expires_at = asyncio.get_running_loop().time() + self._ack_wait_s
 
-    async def _end(self, word: bytes) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            try:
-                await self._wire.publish(Message(self._ack_to, word))
-            finally:
-                ended(self)
+    async def _say(self, word: bytes) -> None:
+        full = self._wire.put_known(self._ack_to, word)
+        if full is not None:
+            await full

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from cliffracer_core.deadlines import Deadlines
 from cliffracer_core.errors import ConnectionError, DeadlineExceeded, NoHandler
-from cliffracer_core.limits import Deadlines
 from cliffracer_core.messages import Message
 
 from .headers import status_of

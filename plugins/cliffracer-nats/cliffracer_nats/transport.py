@@ -24,16 +24,25 @@ __all__ = ["NatsTransport"]
 class NatsTransport:
     """See `cliffracer_core.interfaces.DurableTransport`.
 
+    While disconnected up to `buffer_bytes` of what is published are kept.
+
     Args:
         url: as in `parse_url`.
         settings: the section `nats`; defaults without it.
         name: the connection's name in the server's monitoring.
     """
 
+    publish: Callable[[Message], Coroutine[Any, Any, None]]
+    """Sends once; see `Wire.publish`."""
+    request: Callable[[Message, float], Coroutine[Any, Any, Message]]
+    """Sends and returns the first reply; see `Replies.request`."""
+
     def __init__(self, url: str = "", settings: NatsSettings | None = None, *, name: str = "") -> None:
         self.settings = parse_url(url, settings or NatsSettings())
         self.connection = Connection(self.settings, "transport 'nats'", name)
         self.wire = Wire(self.connection)
+        self.publish = self.wire.publish
+        self.request = self.wire.replies.request
         self.jetstream = JetStream(self.wire)
         self.streams = Streams(self.jetstream)
         self._durable = False
@@ -86,26 +95,6 @@ class NatsTransport:
             ConnectionError: it has not within `flush_timeout_s` seconds.
         """
         await self.connection.flush()
-
-    async def publish(self, message: Message) -> None:
-        """Send once; returns when it is buffered. While disconnected up to `buffer_bytes` are kept.
-
-        Raises:
-            InvalidSubject, InvalidHeader, MessageTooLarge: nothing was sent.
-            ConnectionError: closed, or disconnected with a full buffer.
-        """
-        full = self.wire.put(message)
-        if full is not None:
-            await full
-
-    def request(self, message: Message, timeout_s: float) -> Coroutine[Any, Any, Message]:
-        """Send, with `message.reply_to` filled in, and return the first reply.
-
-        Raises:
-            NoHandler: nobody listens; at once.
-            DeadlineExceeded: no reply within `timeout_s` seconds.
-        """
-        return self.wire.replies.request(message, timeout_s)
 
     async def subscribe(
         self, pattern: str, on_message: Callable[[Message], None], *, queue: str | None = None

@@ -6,12 +6,15 @@ from contextlib import asynccontextmanager
 
 import pytest
 from cliffracer_nats import EmbeddedNats, NatsTransport
-from cliffracer_nats.delivery import parse_ack_subject
+from cliffracer_nats.connection import Connection
+from cliffracer_nats.delivery import JetStreamDelivery
+from cliffracer_nats.settings import NatsSettings
+from cliffracer_nats.wire import Wire
 
 from cliffracer_core.errors import ConfigurationError, NotStored
 from cliffracer_core.interfaces import DurableSubscription
 from cliffracer_core.messages import Delivery, Message
-from cliffracer_core.testing import Collector, eventually, unique
+from cliffracer_core.testing import Collector, eventually
 
 
 @asynccontextmanager
@@ -284,14 +287,18 @@ async def test_a_subscription_that_is_drained_leaves_its_messages_to_others(own_
     ],
 )
 def test_both_forms_of_ack_subject_are_read(subject: str) -> None:
-    """Nine and twelve tokens give the same facts."""
-    where = parse_ack_subject(subject)
-    assert (where.stream, where.consumer, where.attempt, where.stream_sequence) == ("ORDER", "shop-take", 3, 17)
-    assert (where.consumer_sequence, where.pending) == (21, 5)
-    assert where.stored_at == pytest.approx(1700000000.123, abs=0.001)
+    """Nine and twelve tokens give the same facts; the publisher's own id goes before one made of them."""
+    message = Message("order.made", b"")
+    delivery = JetStreamDelivery(Wire(Connection(NatsSettings(), "")), message, subject.encode(), None, 0, 30, print)
+    assert (delivery.attempt, delivery.message_id) == (3, "ORDER:17")
+    named = JetStreamDelivery(
+        Wire(Connection(NatsSettings(), "")), message, subject.encode(), {"Nats-Msg-Id": "mine"}, 0, 30, print
+    )
+    assert (named.attempt, named.message_id) == (3, "mine")
 
 
-def test_an_ack_subject_is_refused_when_it_is_none() -> None:
+@pytest.mark.parametrize("subject", [b"", b"order.made", b"$JS.ACK.ORDER.take.1.2.3.4.5.6", b"$JS.ACK.O.t.x.1.1.1.1"])
+def test_an_ack_subject_is_refused_when_it_is_none(subject: bytes) -> None:
     """Anything else is a ValueError."""
-    with pytest.raises(ValueError, match="no ack subject"):
-        parse_ack_subject(f"{unique()}.a")
+    with pytest.raises(ValueError, match="no ack subject|invalid literal"):
+        JetStreamDelivery(Wire(Connection(NatsSettings(), "")), Message("a.b"), subject, None, 0, 30, print)

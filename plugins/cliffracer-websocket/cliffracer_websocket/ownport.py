@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import msgspec
 from cliffracer_http.matcher import Matcher
-from cliffracer_http.serving import Serving
-from cliffracer_http.settings import HttpSettings
+from cliffracer_http.servers.choice import make_server
+from cliffracer_http.servers.interface import ServerSettings
 
 from cliffracer_core.errors import ConfigurationError, StartupError
 from cliffracer_core.interfaces import SocketLimits
@@ -27,6 +26,7 @@ class OwnPort:
     """A server for sockets alone.
 
     Args:
+        server: which one, as in `http.server`.
         host: to listen on.
         port: likewise; 0 takes a free one.
         limits: what the server enforces.
@@ -35,18 +35,20 @@ class OwnPort:
         ConfigurationError: the port is none.
     """
 
-    def __init__(self, host: str, port: int, limits: SocketLimits) -> None:
-        try:
-            settings = msgspec.convert({"host": host, "port": port}, HttpSettings)
-        except msgspec.ValidationError as error:
-            raise ConfigurationError(f"setting 'websocket.port': {error}; correct it") from None
-        self._serving = Serving(settings, limits)
+    def __init__(self, server: str, host: str, port: int, limits: SocketLimits) -> None:
+        if not 0 <= port <= 65535:
+            raise ConfigurationError(
+                f"setting 'websocket.port' is {port}; give one up to 65535, or 0 for a free one"
+            )
+        self._server = make_server(server)
+        self._settings = ServerSettings(host=host, port=port, sockets=limits)
         self._endpoints: Matcher[Endpoint] = Matcher()
+        self._urls: list[str] = []
 
     @property
     def url(self) -> str:
         """Where it listens, such as `ws://127.0.0.1:8081`."""
-        return self._serving.addresses[0].replace("http", "ws", 1)
+        return self._urls[0].replace("http", "ws", 1)
 
     async def start(self, routes: Iterable[tuple[str, Endpoint]]) -> None:
         """Listen.
@@ -60,13 +62,13 @@ class OwnPort:
                 raise ConfigurationError(f"two websocket handlers have the path {path!r}; change one")
             self._endpoints.add(path, endpoint)
         try:
-            await self._serving.start(self)
+            self._urls = await self._server.start(self, self._settings)
         except StartupError as error:
             raise StartupError(f"websocket.port: {error.message}") from error
 
     async def stop(self) -> None:
         """Listen no more."""
-        await self._serving.stop(_STOP_S)
+        await self._server.stop(_STOP_S)
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve as ASGI 3: the sockets, and nothing to anyone else."""

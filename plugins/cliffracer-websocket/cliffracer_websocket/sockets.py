@@ -7,6 +7,8 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator
 
+from cliffracer_http.settings import settings_of as http_of
+
 from cliffracer_core.errors import ConfigurationError, describe
 from cliffracer_core.handlers import Bridge, Declaration
 from cliffracer_core.interfaces import Entry, SocketLimits, Wiring
@@ -51,7 +53,7 @@ class Sockets:
         self.own: OwnPort | None = None
         """What listens, where the sockets have a port of their own."""
         if settings.port is not None:
-            self.own = OwnPort(settings.host, settings.port, self.server_limits)
+            self.own = OwnPort(http_of(wiring.service).server, settings.host, settings.port, self.server_limits)
         self.entries: dict[str, Entry] = {}
         self.connections: set[WebSocket] = set()
         self._wiring = wiring
