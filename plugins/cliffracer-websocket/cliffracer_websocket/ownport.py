@@ -37,9 +37,7 @@ class OwnPort:
 
     def __init__(self, server: str, host: str, port: int, limits: SocketLimits) -> None:
         if not 0 <= port <= 65535:
-            raise ConfigurationError(
-                f"setting 'websocket.port' is {port}; give one up to 65535, or 0 for a free one"
-            )
+            raise ConfigurationError(f"setting 'websocket.port' is {port}; give one up to 65535, or 0 for a free one")
         self._server = make_server(server)
         self._settings = ServerSettings(host=host, port=port, sockets=limits)
         self._endpoints: Matcher[Endpoint] = Matcher()

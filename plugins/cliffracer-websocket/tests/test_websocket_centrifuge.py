@@ -54,7 +54,7 @@ class Rooms(CliffracerService):
 
 @contextlib.asynccontextmanager
 async def serving(name: str = "rooms", **settings: Any) -> AsyncIterator[Any]:
-    service = Rooms(ServiceConfig(name, http={"port": 0}, websocket=settings))
+    service = Rooms(ServiceConfig(name, http={"port": 0, "server": "uvicorn"}, websocket=settings))
     async with service:
 
         async def add(sum: Sum) -> int:

@@ -92,7 +92,7 @@ class Echo(CliffracerService):
 
 @contextlib.asynccontextmanager
 async def serving(**settings: Any) -> AsyncIterator[Any]:
-    async with Echo(ServiceConfig("echo", http={"port": 0}, websocket=settings)) as service:
+    async with Echo(ServiceConfig("echo", http={"port": 0, "server": "uvicorn"}, websocket=settings)) as service:
         yield service
 
 

@@ -53,6 +53,12 @@ async def closed(socket: ClientConnection) -> tuple[int, str]:
     return socket.close_code, socket.close_reason or ""
 
 
+@pytest.fixture(autouse=True, params=["uvicorn", "hypercorn"])
+def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each server in turn."""
+    monkeypatch.setenv("CLIFFRACER_HTTP__SERVER", request.param)
+
+
 class Live(CliffracerService):
     name = "live"
     seen: list[Any]

@@ -21,7 +21,7 @@ class Board(CliffracerService):
     http: Any
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(ServiceConfig("board", http={"port": 0}), **options)
+        super().__init__(ServiceConfig("board", http={"port": 0, "server": "uvicorn"}), **options)
 
     @channels()
     async def may(self, channel: str) -> bool:
