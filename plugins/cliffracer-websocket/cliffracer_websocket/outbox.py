@@ -208,18 +208,18 @@ class Outbox:
 class _Round:
     """A broadcast on its way through the outboxes."""
 
-    __slots__ = ("at", "handed_over")
+    __slots__ = ("at",)
 
     def __init__(self) -> None:
         self.at: Outbox | None = None
-        self.handed_over = False
 
 
 def push_all(outboxes: Iterable[Outbox], event: Event, group: str = "", key: object = None) -> None:
     """Push one event to many, as `Outbox.push` does to one.
 
     One coroutine sends to all, so that each send costs a plain await. Where one has to wait, the coroutine
-    is handed to that client's task, which finishes this send alone, and another one goes on with the rest.
+    is handed to that client's task, which finishes this send; another one goes on with the rest, so that the
+    first finds none left.
     """
     rest = iter(outboxes)
     while True:
@@ -229,7 +229,6 @@ def push_all(outboxes: Iterable[Outbox], event: Event, group: str = "", key: obj
             waits_for = step.send(None)
         except StopIteration:
             return
-        round.handed_over = True
         assert round.at is not None
         round.at._wait(step, waits_for)
 
@@ -244,8 +243,6 @@ async def _send_to(rest: Iterator[Outbox], event: Event, group: str, key: object
             await outbox._send(event)
         except Exception as error:
             outbox._failed(error)
-        if round.handed_over:
-            return
 
 
 def _as_coroutine(send: Callable[[Any], Awaitable[None]]) -> Send:

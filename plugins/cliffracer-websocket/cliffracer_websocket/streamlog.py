@@ -194,13 +194,12 @@ class StreamLog:
         if not anything:
             return
         logger.warning("stream %r was made anew: its history begins again", self._stream)
-        self.epoch, self._read, self._live = "", 0, False
+        self.epoch, self._read = "", 0
         self.history.clear()
+        self._lost()
         await self._catch_up()
         if not self.epoch:
             await self._begin(uuid.uuid4().hex)
-        self._live = True
-        self._lost()
 
     async def _tidy(self) -> None:
         expired = self.history.expire(time.time())

@@ -200,6 +200,41 @@ async def test_slow_client_recovers_by_itself_when_messages_were_dropped_for_it(
         assert [each["data"] for each in (*got, *answer["publications"])] == list(range(20))
 
 
+async def test_nothing_falls_between_history_and_what_is_live() -> None:
+    """While messages are sent without a pause, a client that leaves and recovers again gets each one exactly once."""
+    async with serving(history="memory") as service, connect(url(service)) as socket:
+        sent, got = 0, list[int]()
+        await command(socket, 1, "connect", {})
+        where: dict[str, Any] = {"offset": 0, "epoch": service.stream.position().epoch}
+
+        async def send() -> None:
+            nonlocal sent
+            while True:
+                await service.stream.broadcast_to_group("open", sent)
+                sent += 1
+                await asyncio.sleep(0.001)
+
+        sending = asyncio.create_task(send())
+        try:
+            for id in range(2, 42, 2):
+                await socket.send(json.dumps({"id": id, "subscribe": {"channel": "open", "recover": True, **where}}))
+                live = 0
+                while (answer := await receive(socket)).get("id") != id + 1:
+                    result = answer.get("subscribe")
+                    publications = [answer["push"]["pub"]] if result is None else result["publications"]
+                    assert result is None or result["recovered"]
+                    got += [each["data"] for each in publications]
+                    where["offset"] = max([where["offset"], *(each["offset"] for each in publications)])
+                    live += result is None
+                    if live == 3:
+                        await socket.send(json.dumps({"id": id + 1, "unsubscribe": {"channel": "open"}}))
+                await asyncio.sleep(0.005)
+        finally:
+            sending.cancel()
+        assert len(got) > 50
+        assert got == list(range(len(got)))
+
+
 async def receive(socket: ClientConnection) -> Any:
     return json.loads(await asyncio.wait_for(socket.recv(), 5))
 

@@ -240,7 +240,7 @@ async def test_silent_client_is_cut_off_when_it_answers_no_ping() -> None:
         await client.aclose()
 
 
-async def test_client_that_never_reads_is_cut_off_when_it_stalls() -> None:
+async def test_client_that_never_reads_is_cut_off_when_it_stalls(caplog: pytest.LogCaptureFixture) -> None:
     """Its queue stays bounded, others get everything, and after the stall timeout it is gone."""
     async with serving(stall_timeout_s=1.0, queue_messages=10) as service:
         stuck = await Raw.connect(service.http.url, "/listen")
@@ -271,6 +271,7 @@ async def test_client_that_never_reads_is_cut_off_when_it_stalls() -> None:
         await still_serves(service)
         for client in (stuck, reading):
             await client.aclose()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
 
 
 def _sockets(service: Any) -> Any:

@@ -111,6 +111,21 @@ async def test_latest_of_a_key_stays_when_the_policy_conflates() -> None:
     assert client.outbox.dropped == 0
 
 
+async def test_replaced_message_takes_no_room_when_the_policy_conflates() -> None:
+    """What waits is counted, not what was replaced; a last message that is longer counts as long as it is."""
+    client = Client(policy="conflate", bytes=1000)
+    client.reads.clear()
+    client.outbox.push(text("first"))
+    client.outbox.push(text("y" * 200), "g", "other")
+    for _ in range(50):
+        client.outbox.push(text("x" * 300), "g", "k")
+    assert (client.outbox.waiting, client.outbox.dropped) == (2, 0)
+    client.outbox.push(text("x" * 900), "g", "k")
+    client.outbox.push(text("z"), "g")
+    assert client.outbox.dropped == 1
+    assert await client.catch_up() == ["first", '{"type":"gap","dropped":1,"groups":{"g":1}}', "x" * 900, "z"]
+
+
 async def test_same_key_of_two_groups_is_two_when_the_policy_conflates() -> None:
     """A key belongs to its group."""
     client = Client(policy="conflate")
