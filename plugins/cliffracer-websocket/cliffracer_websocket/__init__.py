@@ -11,10 +11,11 @@ if TYPE_CHECKING:
     from .processor import Broadcast, RealTimeStreamProcessor
     from .publication import Position, Publication
     from .settings import WebSocketSettings
-    from .socket import WebSocket, WebSocketDisconnect
+    from .socket import WebSocket
+    from .socket import WebSocketDisconnect as WebSocketDisconnect  # Starlette's own, documented there
 
 __all__ = [
-    "Broadcast", "Policy", "Position", "Publication", "RealTimeStreamProcessor", "WebSocket", "WebSocketDisconnect",
+    "Broadcast", "Policy", "Position", "Publication", "RealTimeStreamProcessor", "WebSocket",
     "WebSocketSettings", "channels", "websocket",
 ]  # fmt: skip
 
