@@ -20,7 +20,7 @@ class Broadcasting(NamedTuple):
     """A server that runs."""
 
     port: int
-    count: Callable[[], int]
+    sockets: Callable[[], int]
     """How many sockets it has."""
     send: Callable[[str], Awaitable[None]]
     """Send a text to all, and wait for those that are behind."""

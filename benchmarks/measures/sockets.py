@@ -38,7 +38,7 @@ async def serve(station: Station) -> None:
                 await server.send(LAST * BYTES)
                 station.say(count=count + 1, begun=begun)
             else:
-                station.say(private=private_bytes(), sockets=server.count())
+                station.say(private=private_bytes(), sockets=server.sockets())
 
 
 async def listen(station: Station, *, port: int, sockets: int) -> None:

@@ -146,9 +146,13 @@ class WebSocket(StarletteWebSocket):
 
     def abort(self) -> None:
         """End the connection without a word: not even a close frame gets through."""
-        self.aborted = True
         transport = getattr(getattr(self._send, "__self__", None), "transport", None)
         if transport is not None and hasattr(transport, "abort"):
             transport.abort()
+        self.leave()
+
+    def leave(self) -> None:
+        """End its handler, as a client does that goes away."""
+        self.aborted = True
         if self._task is not None:
             self._task.cancel()

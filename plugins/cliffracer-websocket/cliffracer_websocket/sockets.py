@@ -28,6 +28,8 @@ __all__ = ["Sockets"]
 
 logger = logging.getLogger("cliffracer.websocket")
 
+_LEAVE_S = 1.0
+
 
 class Sockets:
     """The sockets of one running service.
@@ -188,6 +190,13 @@ class Sockets:
         self.started.set()
         for websocket in list(self.connections):
             websocket.outbox.close(GOING_AWAY, "the service stops; connect again and resume where you were")
+        if self.connections:
+            asyncio.get_running_loop().call_later(_LEAVE_S, self._leave)
+
+    def _leave(self) -> None:
+        """End the handlers whose server does not tell them that their socket is closed, as granian does not."""
+        for websocket in list(self.connections):
+            websocket.leave()
 
 
 async def _listen(websocket: WebSocket) -> None:

@@ -40,7 +40,12 @@ class GranianServer:
     """Serve with Granian; see `AsgiServer`."""
 
     capabilities = ServerCapabilities(
-        http2=True, keep_alive_timeout=False, write_timeout=False, header_limit=False
+        http2=True,
+        keep_alive_timeout=False,
+        write_timeout=False,
+        header_limit=False,
+        socket_pings=False,
+        socket_close=False,
     )
 
     def __init__(self) -> None:

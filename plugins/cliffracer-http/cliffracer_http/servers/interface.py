@@ -31,6 +31,8 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     websockets: bool = True
     socket_pings: bool = True
     """A websocket client that does not answer a ping in time is cut off."""
+    socket_close: bool = True
+    """A websocket whose application waits for a message can be closed with a code; where False, it is only cut off."""
     socket_compression_off: bool = True
     """Messages are compressed only where the settings say so; where False, always if the client offers it."""
     header_timeout: bool = True
