@@ -442,7 +442,7 @@ async def test_sockets_are_closed_with_1001_when_the_service_stops(request: pyte
     async with asyncio.timeout(5):
         ends, _ = await asyncio.gather(asyncio.gather(*map(closed, sockets)), service.stop())
     if request.node.callspec.params["server"] == "granian":
-        assert {code for code, _ in ends} == {1006}
+        assert {code for code, _ in ends} <= {1001, 1006}
         return
     assert {code for code, _ in ends} == {1001}
     assert all("resume" in reason for _, reason in ends)
