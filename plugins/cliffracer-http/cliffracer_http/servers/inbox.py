@@ -6,7 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
 from hypercorn.asyncio.task_group import TaskGroup, _handle
 
@@ -64,6 +64,10 @@ class Inbox:
 
 class Group(TaskGroup):
     """Hypercorn's task group, whose applications have such an inbox."""
+
+    async def __aenter__(self) -> Self:
+        await super().__aenter__()
+        return self
 
     async def spawn_app(self, app: Any, config: Any, scope: Any, send: Any) -> Callable[[Any], Awaitable[None]]:
         """Run an application for a request or socket; returns what takes messages for it."""

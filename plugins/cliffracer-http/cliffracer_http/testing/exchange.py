@@ -139,10 +139,10 @@ class ExchangeContract(ServerSuite):
                 return False
 
         assert await trusted(authority)
-        Path(chain).write_bytes(Path(new_chain).read_bytes())
+        _copy(new_chain, chain)
         await asyncio.sleep(0.1)  # a change that must have no effect
         assert await trusted(authority)
-        Path(key).write_bytes(Path(new_key).read_bytes())
+        _copy(new_key, key)
         await eventually(lambda: trusted(new_authority))
 
     async def test_start_fails_when_a_certificate_cannot_be_read(self, tmp_path: Path) -> None:
@@ -169,3 +169,7 @@ class ExchangeContract(ServerSuite):
             self.probe.go.set()
             assert [(await each).text for each in waiting] == ["waited"] * 20
             assert (await client.post("/size", content=bytes(500_000))).text == "500000"
+
+
+def _copy(source: str, target: str) -> None:
+    Path(target).write_bytes(Path(source).read_bytes())

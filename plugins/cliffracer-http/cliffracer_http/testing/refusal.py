@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from cliffracer_core.testing import eventually
+from cliffracer_http.limits import BodyLimits
 
-from ..limits import BodyLimits
 from .raw import Raw
 from .suite import GET, ServerSuite
 
@@ -72,14 +72,10 @@ class RefusalContract(ServerSuite):
     async def test_an_endless_head_is_refused(self) -> None:
         """A head that never ends is cut off at the limit."""
         _, url = await self.serve(max_header_bytes=16 * 1024)
-        sent = 0
         async with Raw(url) as raw:
             await raw.send(b"GET / HTTP/1.1\r\nhost: test\r\nx-long: ")
             with pytest.raises(ConnectionError):
-                for _ in range(4096):
-                    await raw.send(b"a" * 65536)
-                    sent += 65536
-            assert sent < 64 * 1024 * 1024
+                await raw.send(*[b"a" * 65536] * 4096)
 
     async def test_many_headers_are_refused(self) -> None:
         """More headers than allowed are 431."""
