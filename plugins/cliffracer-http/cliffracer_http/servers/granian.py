@@ -43,7 +43,9 @@ class _Embedded(Server):
 class GranianServer:
     """Serve with Granian; see `AsgiServer`."""
 
-    capabilities = ServerCapabilities(http2=True, keep_alive_timeout=False, write_timeout=False, header_limit=False)
+    capabilities = ServerCapabilities(
+        http2=True, keep_alive_timeout=False, write_timeout=False, header_limit=False, early_response=False
+    )
 
     def __init__(self) -> None:
         self._settings = ServerSettings()

@@ -19,6 +19,8 @@ from .suite import GET, ServerSuite
 
 __all__ = ["ExchangeContract"]
 
+POST_WAIT = b"POST /wait HTTP/1.1\r\nhost: test\r\ncontent-length: 16000000\r\n\r\n"
+
 
 class ExchangeContract(ServerSuite):
     """What works."""
@@ -74,12 +76,27 @@ class ExchangeContract(ServerSuite):
             assert (await client.post("/size", content=body())).text == str(128 * 65536)
 
     async def test_a_connection_serves_again_when_its_body_was_not_read(self) -> None:
-        """An answer that did not wait for the body leaves a connection in order, or closes it."""
+        """A response that did not wait for the body reaches its client, and the next request is served."""
+        self.needs("early_response")
         _, url = await self.serve()
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
             for _ in range(3):
-                response = await client.post("/unread", content=bytes(200_000))
+                response = await client.post("/unread", content=bytes(3_000_000))
                 assert (response.status_code, response.text) == (200, "/unread")
+
+    async def test_a_body_that_nobody_reads_holds_nothing(self) -> None:
+        """A connection whose body filled all buffers before the response came ends like others."""
+        server, url = await self.serve()
+        async with Raw(url) as raw:
+            sending = asyncio.create_task(raw.send(POST_WAIT, bytes(16_000_000)))
+            await eventually(lambda: self.probe.began["/wait"] == 1)
+            await asyncio.sleep(0.2)  # for the buffers to fill
+            self.probe.go.set()
+            await eventually(lambda: self.probe.ended["/wait"] == 1)
+            await asyncio.wait([sending])
+            sending.exception()
+        async with asyncio.timeout(5):
+            await server.stop(20)
 
     async def test_pipelined_requests_are_answered_in_order(self) -> None:
         """Requests sent at once on one connection are all answered, in their order."""
