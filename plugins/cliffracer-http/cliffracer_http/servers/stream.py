@@ -28,7 +28,7 @@ class Stream(asyncio.StreamReaderProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        self._transport_ = cast(asyncio.Transport, transport)  # uvloop's inherits from nothing
+        self._transport_ = cast(asyncio.Transport, transport)  # uvloop's are no instances of it
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
