@@ -54,7 +54,7 @@ class HypercornServer:
             await self._close_certificates()
             raise
         urls = urls_of(found, settings)
-        wrapped = ASGIWrapper(app)  # type: ignore[arg-type]  # its types are its own
+        wrapped = ASGIWrapper(app)
         config = _config(settings, self._context)
 
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
