@@ -91,7 +91,7 @@ class Plugins:
             )
         for name in dir(plugin):
             if not name.startswith("cliffracer_"):
-                continue
+                continue  # asking any other attribute could wake it: a service loads its plugins
             function = getattr(plugin, name)
             marked = hasattr(function, "cliffracer_impl") or hasattr(function, "cliffracer_spec")
             if callable(function) and not marked:

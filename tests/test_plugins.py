@@ -188,6 +188,17 @@ def test_kernel_is_a_plugin_when_nothing_else_is() -> None:
     }
 
 
+def test_plugin_may_hold_a_service_whose_plugins_are_not_loaded() -> None:
+    """What a plugin keeps is not asked for anything: a service would load its plugins, this one among them."""
+
+    class Keeper:
+        service: CliffracerService
+
+    keeper = Keeper()
+    keeper.service = CliffracerService(ServiceConfig("kept"), plugins={"keeper": keeper})
+    assert "keeper" in load_plugins({"keeper": keeper}).infos
+
+
 def test_plugin_is_refused_when_its_name_is_taken() -> None:
     """A plugin given in code cannot take the place of another one."""
     with pytest.raises(PluginError, match="two plugins are named 'core': cliffracer-core and given in code"):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import msgspec
 
 from cliffracer_core.assembly import load_plugins, resolve_settings
+from cliffracer_core.plugins import Plugins
 from cliffracer_core.service import CliffracerService
 
 from .overrides import nested, read_overrides
@@ -31,6 +32,8 @@ class Instructions(msgspec.Struct, kw_only=True):
     """None: where it is installed."""
     traceback: bool = False
     show_pid: bool = False
+    shares_ports: bool = False
+    """Other processes run the same, on the same ports."""
 
     @property
     def overrides(self) -> dict[str, str]:
@@ -56,6 +59,8 @@ def configure_services(services: Sequence[CliffracerService], instructions: Inst
     """
     plugins = load_plugins()
     overrides = read_overrides(plugins, instructions.overrides)
+    if instructions.shares_ports:
+        overrides = _sharing_ports(plugins, overrides)
     for service in services:
         service.overrides = overrides
         if instructions.offered:
@@ -66,6 +71,15 @@ def configure_services(services: Sequence[CliffracerService], instructions: Inst
             for section, value in nested(found).items():
                 merged[section] = {**_mapping(merged.get(section)), **value} if isinstance(value, dict) else value
             service.overrides = merged
+
+
+def _sharing_ports(plugins: Plugins, overrides: Mapping[str, object]) -> dict[str, object]:
+    """Set `reuse_port` in every section that has it: so a plugin that listens says that it can."""
+    shared = dict(overrides)
+    for _, section in plugins.ask("cliffracer_register_settings"):
+        if "reuse_port" in section.type.__struct_fields__:
+            shared[section.name] = {"reuse_port": True, **_mapping(shared.get(section.name))}
+    return shared
 
 
 def _mapping(value: object) -> dict[str, object]:

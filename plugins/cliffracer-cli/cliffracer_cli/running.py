@@ -41,6 +41,7 @@ def run(
         CliffracerError: in this process, one did not start.
     """
     instructions.show_pid = workers is not None
+    instructions.shares_ports = workers is not None and workers > 1
     if watch or workers is not None:
         set_up_logging(instructions.log_level, show_pid=instructions.show_pid)
     if watch:

@@ -40,6 +40,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """0 takes a free one."""
     unix_socket: str | None = None
     """Listen on this path in place of host and port."""
+    reuse_port: bool = False
+    """Share the port with other processes of this user that do so too; `cliffracer run --workers` sets it."""
     server: Literal["auto", "hypercorn", "uvicorn", "granian"] = "hypercorn"
     """`auto` takes the fastest that is installed."""
     tls_cert: str | None = None

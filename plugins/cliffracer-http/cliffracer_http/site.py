@@ -85,6 +85,11 @@ class Site:
                     raise
 
     async def _listen(self, sockets: SocketLimits) -> None:
+        if self._settings.reuse_port and (self._settings.port == 0 or self._settings.unix_socket is not None):
+            raise ConfigurationError(
+                "http.reuse_port and 'cliffracer run --workers' need a port that all processes know; set http.port, "
+                "and no http.unix_socket"
+            )
         server = make_server(self._settings.server)
         settings = msgspec.structs.replace(server_settings(self._settings), sockets=sockets)
         self._urls = await server.start(self, settings)

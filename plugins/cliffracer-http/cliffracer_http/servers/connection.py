@@ -19,6 +19,7 @@ from .interface import LINGER_BYTES, LINGER_S, ServerSettings
 __all__ = ["Connection"]
 
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_TOO_LONG = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _CHUNK = 2**16
 
 
@@ -77,18 +78,30 @@ class Connection:
                 data = await self._reader.read(_CHUNK)
             except OSError:
                 break
-            if not data:
-                break
+            if not data or (self._idle and self._writer.transport.is_closing()):
+                break  # a request that came as the connection closed could not be answered: it does not begin
             if self._done:
                 late += len(data)
                 if late > LINGER_BYTES:
                     self.abort()
+                continue
+            if len(data) > self._settings.max_header_bytes and self._is_long_head(protocol, data):
+                self._done = True
+                self._writer.write(_TOO_LONG)
+                self._end()
                 continue
             await protocol.handle(RawData(data))
             if self._idle and not self._in_head and self._has_part_of_head(protocol):
                 self._clock(self._settings.header_timeout_s, self._refuse_slow)
                 self._in_head = True
         await protocol.handle(Closed())
+
+    def _is_long_head(self, protocol: ProtocolWrapper, data: bytes) -> bool:
+        """Tell whether a head that comes in one piece is too long: h11 limits only those that are not complete."""
+        inner = protocol.protocol
+        if not self._idle or not isinstance(inner, H11Protocol) or data.startswith(b"PRI * HTTP/2.0"):
+            return False
+        return data.find(b"\r\n\r\n", 0, self._settings.max_header_bytes) < 0
 
     @staticmethod
     def _has_part_of_head(protocol: ProtocolWrapper) -> bool:
@@ -128,9 +141,11 @@ class Connection:
 
     def _finish(self) -> None:
         """End our side; closing at once could destroy a response that the peer, still sending, has not read."""
-        if self._done:
-            return
-        self._done = True
+        if not self._done:
+            self._done = True
+            self._end()
+
+    def _end(self) -> None:
         transport = self._writer.transport
         if transport.is_closing() or not transport.can_write_eof():
             transport.close()
@@ -147,10 +162,17 @@ class Connection:
         self._clock(0, None)
         self._writer.transport.close()
 
+    def pause(self) -> None:
+        """Take no more from the network until `drain`."""
+        if not self._writer.transport.is_closing():
+            self._writer.transport.pause_reading()
+
     def drain(self) -> None:
         """Close if idle; otherwise when the running requests are done."""
         if self._idle:
             self.close()
+        elif not self._writer.transport.is_closing():
+            self._writer.transport.resume_reading()
 
     def abort(self) -> None:
         """Close at once."""

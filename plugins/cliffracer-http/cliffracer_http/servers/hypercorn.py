@@ -90,6 +90,9 @@ class HypercornServer:
         listener.close()
         unlink(self._settings)
         await settle()
+        for connection in self._connections.values():
+            connection.pause()
+        await settle()  # what was read begins, so that no connection looks idle whose request is about to run
         await self._context.terminated.set()
         for connection in list(self._connections.values()):
             connection.drain()

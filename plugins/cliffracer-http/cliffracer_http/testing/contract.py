@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from .busy import BusyContract
 from .ending import EndingContract
 from .exchange import ExchangeContract
 from .patience import PatienceContract
@@ -10,7 +11,7 @@ from .refusal import RefusalContract
 __all__ = ["HttpServerContract"]
 
 
-class HttpServerContract(ExchangeContract, RefusalContract, PatienceContract, EndingContract):
+class HttpServerContract(ExchangeContract, RefusalContract, PatienceContract, EndingContract, BusyContract):
     """What every server promises, as tests; a test that needs a capability it lacks is skipped.
 
     A subclass named `Test...` writes `make_server`, and `certificate` where the server can TLS.
