@@ -58,5 +58,10 @@ ROWS = {
         ),
         Row("memory_server", "memory growth, server", "kB", more_is_better=False, value=1000),
         Row("memory_client", "memory growth, client", "kB", more_is_better=False, value=1000),
+        Row("broadcast", "broadcast of 100 bytes to 200 sockets", "deliveries/s", base="bare ASGI", of_base=0.9),
+        Row("broadcast_peer", "the same beside socket.io", "deliveries/s", base="python-socketio", of_base=4),
+        Row(
+            "idle_socket", "an idle socket, private memory", "kB", more_is_better=False, base="bare ASGI", of_base=1.2
+        ),
     )
 }  # fmt: skip

@@ -26,15 +26,17 @@ def gather(
     builder: Builder,
     service: str,
     errors: ErrorHandler,
+    implied: Mapping[str, Mark] | None = None,
 ) -> Iterator[Declaration]:
     """Yield the declarations of a service: its methods, its functions, its controllers' methods.
 
-    Methods under `@error_handler` are registered with `errors` before.
+    Methods under `@error_handler` are registered with `errors` before. Methods of the owner whose names are
+    in `implied` have those marks.
 
     Raises:
         ConfigurationError: two handlers of one name, or a class that is no controller.
     """
-    found = list(collect(owner))
+    found = list(collect(owner, implied))
     found += [(name, _bound(function, owner), marks) for name, function, marks in functions]
     for cls in controllers:
         if not is_controller(cls):

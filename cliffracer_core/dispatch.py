@@ -123,7 +123,7 @@ class Scope:
         run.over = True
         if run.task is not None:
             run.task = None
-            del self.runs[run.key]
+            self.runs.pop(run.key, None)  # gone where the service stopped before an attended call did
 
     @property
     def idle(self) -> bool:
@@ -224,6 +224,23 @@ class Handler:
         except asyncio.CancelledError:
             run.stop("caller")
             raise
+
+    async def attend(self, context: MessageContext) -> object:
+        """Run a call that lasts as long as a connection; see `interfaces.Entry`."""
+        scope, run = self.scope, Run()
+        before = current_context()
+        try:
+            scope.begin(run, context)
+            if run.task is None:
+                scope.register(run, asyncio.current_task())
+            return await self.chain(context)
+        except asyncio.CancelledError:
+            if run.reason is None or (run.task is not None and run.task.uncancel() > 0):
+                raise
+            raise stopped(run, self.name) from None
+        finally:
+            scope.end(run)
+            enter_call(before)
 
     async def _invoked(self, context: MessageContext, run: Run, future: asyncio.Future[object]) -> None:
         try:

@@ -14,7 +14,7 @@ import msgspec
 from .errors import ConfigurationError
 from .subjects import validate_pattern, validate_token
 
-__all__ = ["Controller", "Declaration", "ErrorHandler", "EventOptions", "EventPattern", "Injectable", "Mark"]
+__all__ = ["Bridge", "Controller", "Declaration", "ErrorHandler", "EventOptions", "EventPattern", "Injectable", "Mark"]
 __all__ += ["MessagePattern", "Recovery", "RpcOptions", "broadcast", "collect", "error_handler", "event"]
 __all__ += ["handle_errors", "inject", "is_controller", "is_injectable", "mark", "marks_of", "rpc", "snake_case"]
 __all__ += ["validated_rpc"]
@@ -66,8 +66,20 @@ class EventOptions(msgspec.Struct, frozen=True, kw_only=True):
     transport: str = "default"
 
 
+class Bridge(msgspec.Struct, frozen=True, kw_only=True):
+    """Where else an event goes: to the sockets in a group. The plugin `websocket` honours it."""
+
+    to: str
+    """The group's name, with fields of the event in braces: `room:{order_id}`."""
+    key: str | None = None
+    """Likewise, what makes an earlier event worthless to a client that is behind."""
+
+
 class EventArguments(TypedDict, total=False):
-    """The keyword arguments of `event`, as `EventOptions` explains them."""
+    """The keyword arguments of `event`, as `EventOptions` and `Bridge` explain them."""
+
+    to: str
+    key: str
 
     durable: bool
     fanout: bool
@@ -173,15 +185,18 @@ def event(pattern: str, **options: Unpack[EventArguments]) -> Callable[[F], F]:
         pattern: a subject, or one with wildcards.
         **options: fields of `EventOptions`: `durable=True` for at-least-once delivery with `retries`,
             `backoff_s`, `max_backoff_s`, `ack_wait_s` and `stream`; `fanout=True` for every replica;
-            `queue`, `timeout` (s), `concurrency`, `transport`.
+            `queue`, `timeout` (s), `concurrency`, `transport`; `to` and `key` of `Bridge`.
 
     Raises:
         InvalidSubject: the pattern does not follow the grammar.
         ConfigurationError: an option that does not exist, or two that exclude each other.
     """
     validate_pattern(pattern)
+    to, key = options.pop("to", None), options.pop("key", None)
+    if key is not None and to is None:
+        raise ConfigurationError(f"event {pattern!r}: key={key!r} is of no use without to='group'; add it")
     try:
-        chosen = EventOptions(pattern=pattern, **options)
+        chosen = EventOptions(pattern=pattern, **options)  # type: ignore[misc]  # `to` and `key` are out
     except TypeError as error:
         known = ", ".join(field for field in EventOptions.__struct_fields__ if field != "pattern")
         raise ConfigurationError(f"event {pattern!r}: {error}; options are {known}") from None
@@ -194,7 +209,11 @@ def event(pattern: str, **options: Unpack[EventArguments]) -> Callable[[F], F]:
         validate_token(chosen.stream, "stream")
     if chosen.retries < 0 or chosen.backoff_s < 0 or chosen.max_backoff_s < 0 or chosen.ack_wait_s <= 0:
         raise ConfigurationError(f"event {pattern!r}: retries, backoff and ack wait must not be negative")
-    return _decorator("event", chosen)
+    decorate = _decorator("event", chosen)
+    if to is None:
+        return decorate
+    bridge = Bridge(to=to, key=key)
+    return lambda function: mark(decorate(function), "websocket", "event to=", bridge)
 
 
 def broadcast(
@@ -310,12 +329,19 @@ def inject(type: type | None = None) -> Any:
     return Wanted(type)
 
 
-def collect(owner: object) -> Iterator[tuple[str, Callable[..., Any], tuple[Mark, ...]]]:
-    """Yield name, bound function and marks of each marked method of an instance, in the order of definition."""
+def collect(
+    owner: object, implied: Mapping[str, Mark] | None = None
+) -> Iterator[tuple[str, Callable[..., Any], tuple[Mark, ...]]]:
+    """Yield name, bound function and marks of each marked method of an instance, in the order of definition.
+
+    A method whose name is in `implied` has that mark too.
+    """
     names: Mapping[str, None] = dict.fromkeys(
         name for cls in reversed(type(owner).__mro__) for name in vars(cls) if not name.startswith("__")
     )
     for name in names:
         marks = marks_of(getattr(type(owner), name, None))
+        if implied and name in implied and callable(getattr(owner, name)):
+            marks = (*marks, implied[name])
         if marks:
             yield name, getattr(owner, name), marks

@@ -22,7 +22,7 @@ from typing import Any
 
 import pluggy
 
-from .handlers import Declaration
+from .handlers import Declaration, Mark
 from .interfaces import (
     Authenticator,
     Check,
@@ -133,6 +133,17 @@ def cliffracer_register_outgoing(declaration: OutgoingDeclaration, service: Serv
 
 
 @hookspec
+def cliffracer_register_handler_names() -> Mapping[str, Mark]:
+    """Make methods handlers by their names, such as `on_websocket_message`; asked once per service. Since 0.1.
+
+    Returns:
+        Name to the mark a method of that name has without a decorator. Of two plugins that name one, the
+        later by name wins.
+    """
+    raise NotImplementedError
+
+
+@hookspec
 def cliffracer_register_injectables() -> Mapping[type, Resolver]:
     """Offer types that handlers may ask for by annotation; asked once, before handlers compile. Since 0.1.
 
@@ -144,7 +155,7 @@ def cliffracer_register_injectables() -> Mapping[type, Resolver]:
 
 @hookspec
 def cliffracer_register_entry_points(declaration: Declaration, service: ServiceInfo) -> Sequence[EntryPoint]:
-    """Call a handler from elsewhere (timers, other queues); asked once per handler. Since 0.1. Provisional.
+    """Call a handler from elsewhere (timers, other queues); asked once per handler. Since 0.1.
 
     Returns:
         Entry points, started after the handlers listen and stopped before anything else.
@@ -195,7 +206,7 @@ def cliffracer_register_http_server(
 
 @hookspec
 def cliffracer_register_websocket_routes(declaration: Declaration, service: ServiceInfo) -> Sequence[Route]:
-    """Find the websocket routes of a handler; asked once per handler. Since 0.1. Provisional.
+    """Find the websocket routes of a handler; asked once per handler. Since 0.1.
 
     Returns:
         Routes with `methods=("WEBSOCKET",)` and an `endpoint` as for HTTP routes, served with the others.
@@ -257,7 +268,7 @@ def cliffracer_register_health_checks(service: ServiceInfo) -> Mapping[str, Heal
 
 @hookspec
 def cliffracer_on_ready(service: ServiceInfo) -> None:
-    """Hear that a service is ready; called once, after all else has started. Since 0.1. Provisional.
+    """Hear that a service is ready; called once, after all else has started. Since 0.1.
 
     A failure stops the start and undoes it.
     """
@@ -266,7 +277,7 @@ def cliffracer_on_ready(service: ServiceInfo) -> None:
 
 @hookspec
 def cliffracer_on_stopping(service: ServiceInfo) -> None:
-    """Hear that a service begins to stop; called once, before anything else stops. Since 0.1. Provisional.
+    """Hear that a service begins to stop; called once, before anything else stops. Since 0.1.
 
     A failure is logged and the stop goes on.
     """

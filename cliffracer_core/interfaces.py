@@ -41,6 +41,7 @@ __all__ = [
     "ServiceFace",
     "ServiceInfo",
     "Signature",
+    "SocketLimits",
     "Store",
     "StoreFactory",
     "Subscription",
@@ -358,6 +359,8 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     transports: Mapping[str, Transport]
     stores: Mapping[str, Store]
     ready: Callable[[], bool]
+    providers: Mapping[str, Provider] = {}
+    """By attribute name, opened."""
     health: Callable[[], Awaitable[dict[str, Mapping[str, object]]]]
     """As `CliffracerService.health`."""
     timeout_s: float = 30.0
@@ -454,6 +457,16 @@ class Entry(Protocol):
             CliffracerError: what the chain raised.
         """
 
+    async def attend(self, context: MessageContext) -> object:
+        """Run a call that lasts as long as a connection, on the current task; `context.arguments` are given.
+
+        It has no deadline but the context's, and takes no slot of the handler's concurrency: whoever
+        accepts connections limits them.
+
+        Raises:
+            CliffracerError: what the chain raised.
+        """
+
     async def call(self, context: MessageContext) -> object:
         """Run one call through the whole chain in the current task, and return the handler's result.
 
@@ -467,6 +480,17 @@ class Entry(Protocol):
             DeadlineExceeded: the deadline came.
             Exception: whatever the chain raised.
         """
+
+
+class SocketLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server enforces of websockets, before anything of them reaches a route."""
+
+    max_message_bytes: int = 64 * 1024
+    """A longer message closes its socket with 1009."""
+    ping_interval_s: float = 20.0
+    ping_timeout_s: float = 20.0
+    """A client that does not answer a ping for so long is cut off."""
+    compression: bool = False
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):

@@ -60,6 +60,7 @@ class Runtime:
         self.stores: dict[str, Store] = {}
         given = blueprint.plugins
         self.plugins = given if isinstance(given, Plugins) else load_plugins(given)
+        self.providers: dict[str, Provider] = {}
         self._opened = contextlib.AsyncExitStack()
         self._resources = contextlib.AsyncExitStack()
         self._lifespans = contextlib.AsyncExitStack()
@@ -137,7 +138,10 @@ class Runtime:
         )
         self.builder = Builder(plan.injectables, plan.replace)
         self._askonce()
-        for declaration in gather(plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors):
+        implied = dict(pair for _, pair in self.plugins.ask("cliffracer_register_handler_names"))
+        for declaration in gather(
+            plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors, implied
+        ):
             self.handlers[declaration.name] = self._compile(declaration)
         check_declarations([handler.declaration for handler in self.handlers.values()], self.plugins)
         self.transports = make_transports(self.plugins, self.settings, self.info)
@@ -227,7 +231,7 @@ class Runtime:
             template = getattr(type(owner), name, None)
             resource = self.blueprint.replace.get(name, template)
             if isinstance(resource, Provider) and not isinstance(resource, type):
-                resource = resource.bind(self.info, name)
+                resource = self.providers[name] = resource.bind(self.info, name)
                 await resource.open()
                 self._resources.push_async_callback(resource.close)
             elif resource is template:
@@ -254,6 +258,7 @@ class Runtime:
             transports=self.transports,
             stores=self.stores,
             ready=lambda: self.ready,
+            providers=self.providers,
             health=self.health,
             timeout_s=self.settings.kernel.timeout,
             grace_s=self._grace_s,

@@ -430,6 +430,47 @@ async def test_default_is_the_reply_when_handle_errors_names_the_error(name: str
             await service.rpc_call(name, "find", number=3)
 
 
+async def test_call_lasts_as_long_as_a_connection_when_it_is_attended(name: str) -> None:
+    """`attend` runs in the caller's task, past the concurrency limit, without a deadline, and ends with the service."""
+    entries, begun = Entries(), list[Any]()
+    service = CliffracerService(
+        ServiceConfig(name, concurrency=1, timeout=0.05, max_timeout_s=0.05, shutdown_grace_s=1.0),
+        plugins={"entries": entries},
+    )
+
+    @service.rpc
+    async def hold(id: int, context: MessageContext) -> str:
+        begun.append((id, context.deadline, asyncio.current_task(), current_context() is context))
+        await asyncio.Event().wait()
+        return "never"
+
+    @service.rpc
+    async def fail() -> None:
+        raise ServiceError("no")
+
+    def context(handler: str, **arguments: object) -> MessageContext:
+        return MessageContext(
+            kind="socket", service=name, handler=handler, subject="s", pattern="s", arguments=dict(arguments)
+        )
+
+    async with service:
+        with pytest.raises(ServiceError):
+            await entries.by_name[f"{name}.fail"].attend(context("fail"))
+        hold_entry = entries.by_name[f"{name}.hold"]
+        held = [asyncio.ensure_future(hold_entry.attend(context("hold", id=id))) for id in range(3)]
+        await eventually(lambda: len(begun) == 3)
+        assert [each[0] for each in begun] == [0, 1, 2]
+        assert all(each[1] is None and each[2] is task and each[3] for each, task in zip(begun, held, strict=True))
+        await asyncio.sleep(0.2)  # longer than any deadline of this service
+        assert not any(each.done() for each in held)
+        held[0].cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await held[0]
+    for each in held[1:]:
+        with pytest.raises(Overloaded, match="its service stops"):
+            await each
+
+
 async def test_entry_point_gets_the_result_when_it_invokes(name: str) -> None:
     """Invoking runs the whole chain with the arguments or body, subject, headers and state that were given."""
     entries, layers = Entries(), Layers()

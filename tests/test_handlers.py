@@ -12,6 +12,7 @@ import pytest
 from cliffracer_core import handlers
 from cliffracer_core.errors import ConfigurationError, InvalidSubject, NotFoundError, ServiceError, ValidationError
 from cliffracer_core.handlers import (
+    Bridge,
     Controller,
     Declaration,
     ErrorHandler,
@@ -127,6 +128,7 @@ def test_pattern_is_refused_when_it_breaks_the_grammar(decorator: Callable[[str]
     [
         ({"durabel": True}, "event 'a.b': .*'durabel'.*; options are durable, fanout, queue"),
         ({"durable": True, "fanout": True}, "durable and fanout exclude each other; use two handlers"),
+        ({"key": "{id}"}, "key='{id}' is of no use without to='group'"),
         ({"retries": -1}, "must not be negative"),
         ({"backoff_s": -0.1}, "must not be negative"),
         ({"max_backoff_s": -1}, "must not be negative"),
@@ -139,6 +141,18 @@ def test_event_is_refused_when_its_options_are_wrong(wrong: dict[str, Any], text
     """An option that does not exist, or contradicts another, is named where it is written."""
     with pytest.raises(ConfigurationError, match=text):
         event("a.b", **wrong)
+
+
+def test_bridge_is_marked_for_its_plugin_when_an_event_goes_to_a_group() -> None:
+    """`to=` leaves a mark that the plugin `websocket` must claim, beside the event's own."""
+
+    @event("order.*", to="room:{order_id}", key="{order_id}", durable=True)
+    async def changed(order: dict[str, Any]) -> None: ...
+
+    assert [(each.owner, each.options) for each in marks_of(changed)] == [
+        ("core", EventOptions(pattern="order.*", durable=True)),
+        ("websocket", Bridge(to="room:{order_id}", key="{order_id}")),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -36,7 +36,7 @@ from cliffracer_core import (
     mark,
     rpc,
 )
-from cliffracer_core.handlers import Declaration
+from cliffracer_core.handlers import Declaration, Mark
 from cliffracer_core.interfaces import (
     Check,
     Entry,
@@ -238,6 +238,11 @@ class Everything:
     def cliffracer_register_injectables(self) -> Mapping[type, Callable[[MessageContext], object]]:
         self.asked.append("cliffracer_register_injectables")
         return {Session: lambda context: Session(context.identity.id if context.identity else "nobody")}
+
+    @hookimpl
+    def cliffracer_register_handler_names(self) -> Mapping[str, Mark]:
+        self.asked.append("cliffracer_register_handler_names")
+        return {"on_delivery": Mark("shop", "delivery")}
 
     @hookimpl
     def cliffracer_register_entry_points(self, declaration: Declaration) -> Sequence[Timer]:
@@ -645,6 +650,35 @@ async def test_no_server_starts_when_there_are_no_routes() -> None:
         assert "server starts" not in plugin.log
     assert plugin.asked.count("cliffracer_register_http_server") == 1
     assert "cliffracer_register_asgi_middleware" not in plugin.asked
+
+
+async def test_method_is_a_handler_when_a_plugin_names_it() -> None:
+    """A method of that name has the plugin's mark, beside those of its decorators; others, and values, do not."""
+    seen: list[Declaration] = []
+
+    class Watching(Everything):
+        @hookimpl
+        def cliffracer_register_routes(self, declaration: Declaration) -> Sequence[Route]:
+            seen.append(declaration)
+            return []
+
+    class Named(CliffracerService):
+        @rpc
+        async def on_delivery(self, item: str) -> str:
+            return item
+
+        async def on_departure(self) -> None: ...
+
+    class Value(CliffracerService):
+        on_delivery = "a value"
+
+    config = ServiceConfig("named", transport="shop://h", store="shop://h")
+    async with Named(config, plugins={"shop": Watching()}) as service:
+        assert await service.rpc_call("named", "on_delivery", item="box") == "box"
+    assert [(each.name, [mark.kind for mark in each.marks]) for each in seen] == [("on_delivery", ["rpc", "delivery"])]
+    seen.clear()
+    async with Value(config, plugins={"shop": Watching()}):
+        assert seen == []
 
 
 async def test_attribute_is_made_once_when_a_plugin_offers_it() -> None:

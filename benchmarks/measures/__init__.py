@@ -23,7 +23,7 @@ class Measure:
 
 def measures() -> dict[str, Measure]:
     """Return all by name, in the order of the table."""
-    from . import durable, events, idle_plugin, imports, inprocess, memory, publish, rpc
+    from . import durable, events, idle_plugin, imports, inprocess, memory, publish, rpc, sockets
 
     return {
         "rpc_64": Measure(rpc.sample_64),
@@ -35,4 +35,5 @@ def measures() -> dict[str, Measure]:
         "idle_plugin": Measure(idle_plugin.sample, ("cliffracer",), rounds=1),
         "import": Measure(imports.sample, tuple(imports.IMPORTS)),
         "memory": Measure(memory.sample, rounds=1),
+        "sockets": Measure(sockets.sample, sockets.CONTESTANTS),
     }

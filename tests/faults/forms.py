@@ -20,9 +20,17 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     """That flow while the leader of their stream is killed."""
     cancellations: int
     """Of each kind, over each transport."""
+    sockets: int
+    """That are open, half of them at each replica."""
+    outage_s: float
+    """For which the NATS server is away from them."""
 
 
 FORMS = {
-    "reduced": Form(calls=1_000, terminations=3, restarts=2, cluster_events=1_000, cancellations=10),
-    "full": Form(calls=10_000, terminations=20, restarts=10, cluster_events=10_000, cancellations=200),
+    "reduced": Form(
+        calls=1_000, terminations=3, restarts=2, cluster_events=1_000, cancellations=10, sockets=10, outage_s=2.0
+    ),
+    "full": Form(
+        calls=10_000, terminations=20, restarts=10, cluster_events=10_000, cancellations=200, sockets=100, outage_s=10.0
+    ),
 }

@@ -10,7 +10,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 
 from cliffracer_core.errors import ConfigurationError
-from cliffracer_core.interfaces import Entry, Route, Wiring
+from cliffracer_core.interfaces import Entry, Route, SocketLimits, Wiring
 
 from .application import Application, Dispatcher, Table
 from .endpoint import Endpoint, compile_endpoint
@@ -60,6 +60,8 @@ class Server:
         self.models = self._fill(table, dispatcher, app, wiring, routes, settings)
         factories = [*_configured(settings), *asgi]
         self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))
+        limits = (route.options.get("sockets") for route, _ in routes)
+        self._resident.sockets = next((each for each in limits if isinstance(each, SocketLimits)), SocketLimits())
         site = site_for(settings)
         await site.enter(self._resident)
         self._site = site

@@ -7,8 +7,10 @@ from collections.abc import Awaitable
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import msgspec
+
 from cliffracer_core.errors import ConfigurationError, NotFoundError
-from cliffracer_core.interfaces import Wiring
+from cliffracer_core.interfaces import SocketLimits, Wiring
 
 from .application import Dispatcher, Table
 from .edge import correlation_of
@@ -33,6 +35,8 @@ class Resident:
         self, wiring: Wiring, models: list[RouteModel], table: Table, dispatcher: Dispatcher, asgi: Any
     ) -> None:
         self.wiring = wiring
+        self.sockets = SocketLimits()
+        """Of websockets; those of the first service at an address hold for all."""
         self.models = models
         self.table = table
         self.dispatcher = dispatcher
@@ -74,20 +78,21 @@ class Site:
             self._settle()
             if self._server is None:
                 try:
-                    await self._listen()
+                    await self._listen(resident.sockets)
                 except BaseException:
                     self._residents.remove(resident)
                     _forget(self._key, self)
                     raise
 
-    async def _listen(self) -> None:
+    async def _listen(self, sockets: SocketLimits) -> None:
         if self._settings.reuse_port and (self._settings.port == 0 or self._settings.unix_socket is not None):
             raise ConfigurationError(
                 "http.reuse_port and 'cliffracer run --workers' need a port that all processes know; set http.port, "
                 "and no http.unix_socket"
             )
         server = make_server(self._settings.server)
-        self._urls = await server.start(self, server_settings(self._settings))
+        settings = msgspec.structs.replace(server_settings(self._settings), sockets=sockets)
+        self._urls = await server.start(self, settings)
         self._server = server
 
     async def leave(self, resident: Resident, grace_s: float) -> None:

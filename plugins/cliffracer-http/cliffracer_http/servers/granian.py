@@ -12,7 +12,7 @@ from typing import Any
 
 from granian.constants import HTTPModes, Interfaces, SSLProtocols
 from granian.http import HTTP1Settings, HTTP2Settings
-from granian.net import SocketHolder
+from granian.net import SocketHolder  # type: ignore[attr-defined]  # imported there to be imported
 from granian.server.embed import Server
 
 from .interface import Asgi, ServerCapabilities, ServerSettings
@@ -27,7 +27,7 @@ _QUIET_S = 0.5
 """How long after the last request another may come that was already read."""
 
 
-class _Embedded(Server):  # type: ignore[type-arg]  # its own argument is bound already
+class _Embedded(Server):
     """Granian's embedded server on a socket of ours, whose errors are ours too."""
 
     def __init__(self, found: socket.socket, **options: Any) -> None:
@@ -36,13 +36,22 @@ class _Embedded(Server):  # type: ignore[type-arg]  # its own argument is bound 
 
     def _init_shared_socket(self) -> None:
         self._ssp = None
-        self._shd = SocketHolder(os.dup(self._found.fileno()), self._found.family == socket.AF_UNIX, self.backlog)
+        make: Any = SocketHolder  # its stub knows no arguments
+        self._shd = make(os.dup(self._found.fileno()), self._found.family == socket.AF_UNIX, self.backlog)
 
 
 class GranianServer:
     """Serve with Granian; see `AsgiServer`."""
 
-    capabilities = ServerCapabilities(http2=True, keep_alive_timeout=False, write_timeout=False, header_limit=False)
+    capabilities = ServerCapabilities(
+        http2=True,
+        keep_alive_timeout=False,
+        write_timeout=False,
+        header_limit=False,
+        socket_pings=False,
+        socket_close=False,
+        early_response=False,
+    )
 
     def __init__(self) -> None:
         self._settings = ServerSettings()
@@ -69,8 +78,10 @@ class GranianServer:
             finally:
                 running.discard(task)
 
+        # without TLS, `auto` would wait for a first byte without end, to know which version it is
+        mode = HTTPModes.auto if settings.tls_cert else HTTPModes.http1
         server = self._server = _Embedded(
-            found, target=counted, interface=Interfaces.ASGINL, http=HTTPModes.auto if settings.tls_cert else HTTPModes.http1, log_enabled=False,
+            found, target=counted, interface=Interfaces.ASGINL, http=mode, log_enabled=False,
             backlog=settings.backlog, backpressure=2**20,
             http1_settings=HTTP1Settings(
                 header_read_timeout=max(1, int(settings.header_timeout_s * 1000)),
@@ -94,7 +105,7 @@ class GranianServer:
         if server is None or self._serving is None or self._found is None:
             return
         await settle()
-        server.stop()
+        server.stop()  # type: ignore[no-untyped-call]  # Granian's is not typed
         self._found.close()
         await self._finish(self._serving, grace_s)
         await self._cut()

@@ -31,7 +31,7 @@ logger = logging.getLogger("cliffracer.http")
 class HypercornServer:
     """Serve with Hypercorn; see `AsgiServer`."""
 
-    capabilities = ServerCapabilities(http2=True, tls_reload=True)
+    capabilities = ServerCapabilities(http2=True, tls_reload=True, socket_pings=False, socket_compression_off=False)
 
     def __init__(self) -> None:
         self._settings = ServerSettings()
@@ -54,7 +54,7 @@ class HypercornServer:
             await self._close_certificates()
             raise
         urls = urls_of(found, settings)
-        wrapped = ASGIWrapper(app)  # type: ignore[arg-type]  # its types are its own
+        wrapped = ASGIWrapper(app)
         config = _config(settings, self._context)
 
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -143,5 +143,5 @@ def _config(settings: ServerSettings, context: WorkerContext) -> Config:
     config.keep_alive_max_requests = 2**62
     config.h11_max_incomplete_size = settings.max_header_bytes
     config.h2_max_header_list_size = settings.max_header_bytes
-    config.websocket_max_message_size = 16 * 1024 * 1024
+    config.websocket_max_message_size = settings.sockets.max_message_bytes
     return config

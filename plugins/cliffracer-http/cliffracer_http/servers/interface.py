@@ -7,6 +7,8 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
+from cliffracer_core.interfaces import SocketLimits
+
 __all__ = ["LINGER_BYTES", "LINGER_S", "Asgi", "AsgiServer", "ServerCapabilities", "ServerSettings"]
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
@@ -27,6 +29,12 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """A renewed certificate is taken without a restart."""
     unix_socket: bool = True
     websockets: bool = True
+    socket_pings: bool = True
+    """A websocket client that does not answer a ping in time is cut off."""
+    socket_close: bool = True
+    """A websocket whose application waits for a message can be closed with a code; where False, it is only cut off."""
+    socket_compression_off: bool = True
+    """Messages are compressed only where the settings say so; where False, always if the client offers it."""
     header_timeout: bool = True
     """A connection whose request head does not arrive in time is closed."""
     header_limit: bool = True
@@ -63,6 +71,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     """A client that reads nothing for so long, while there is much to send, is cut off."""
     max_header_bytes: Count = 64 * 1024
     backlog: Count = 1024
+    sockets: SocketLimits = SocketLimits()
+    """Of websockets."""
 
 
 class AsgiServer(Protocol):

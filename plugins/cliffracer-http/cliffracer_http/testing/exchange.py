@@ -19,6 +19,8 @@ from .suite import GET, ServerSuite
 
 __all__ = ["ExchangeContract"]
 
+POST_WAIT = b"POST /wait HTTP/1.1\r\nhost: test\r\ncontent-length: 16000000\r\n\r\n"
+
 
 class ExchangeContract(ServerSuite):
     """What works."""
@@ -74,12 +76,27 @@ class ExchangeContract(ServerSuite):
             assert (await client.post("/size", content=body())).text == str(128 * 65536)
 
     async def test_a_connection_serves_again_when_its_body_was_not_read(self) -> None:
-        """An answer that did not wait for the body leaves a connection in order, or closes it."""
+        """A response that did not wait for the body reaches its client, and the next request is served."""
+        self.needs("early_response")
         _, url = await self.serve()
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
             for _ in range(3):
-                response = await client.post("/unread", content=bytes(200_000))
+                response = await client.post("/unread", content=bytes(3_000_000))
                 assert (response.status_code, response.text) == (200, "/unread")
+
+    async def test_a_body_that_nobody_reads_holds_nothing(self) -> None:
+        """A connection whose body filled all buffers before the response came ends like others."""
+        server, url = await self.serve()
+        async with Raw(url) as raw:
+            sending = asyncio.create_task(raw.send(POST_WAIT, bytes(16_000_000)))
+            await eventually(lambda: self.probe.began["/wait"] == 1)
+            await asyncio.sleep(0.2)  # for the buffers to fill
+            self.probe.go.set()
+            await eventually(lambda: self.probe.ended["/wait"] == 1)
+            await asyncio.wait([sending])
+            sending.exception()
+        async with asyncio.timeout(5):
+            await server.stop(20)
 
     async def test_pipelined_requests_are_answered_in_order(self) -> None:
         """Requests sent at once on one connection are all answered, in their order."""
@@ -139,10 +156,10 @@ class ExchangeContract(ServerSuite):
                 return False
 
         assert await trusted(authority)
-        Path(chain).write_bytes(Path(new_chain).read_bytes())
+        _copy(new_chain, chain)
         await asyncio.sleep(0.1)  # a change that must have no effect
         assert await trusted(authority)
-        Path(key).write_bytes(Path(new_key).read_bytes())
+        _copy(new_key, key)
         await eventually(lambda: trusted(new_authority))
 
     async def test_start_fails_when_a_certificate_cannot_be_read(self, tmp_path: Path) -> None:
@@ -169,3 +186,7 @@ class ExchangeContract(ServerSuite):
             self.probe.go.set()
             assert [(await each).text for each in waiting] == ["waited"] * 20
             assert (await client.post("/size", content=bytes(500_000))).text == "500000"
+
+
+def _copy(source: str, target: str) -> None:
+    Path(target).write_bytes(Path(source).read_bytes())

@@ -44,7 +44,7 @@ class Raw:
             if self.writer.transport.is_closing():
                 raise ConnectionError("the server has closed the connection")
             self.writer.write(part)
-        await self.writer.drain()
+            await self.writer.drain()
 
     async def response(self, timeout_s: float = TIMEOUT_S) -> RawResponse:
         """Read one response.

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from ..limits import BodyLimits, Limits
-from ..servers import AsgiServer, ServerSettings
+from cliffracer_http.limits import BodyLimits, Limits
+from cliffracer_http.servers import AsgiServer, ServerSettings
 
 __all__ = ["GET", "Probe", "ServerSuite"]
 

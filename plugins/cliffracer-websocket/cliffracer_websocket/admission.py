@@ -1,0 +1,167 @@
+"""`Admission`: which sockets may open, and what each may send."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+from cliffracer_core.messages import JSON
+
+from .codes import POLICY_VIOLATION, TOO_BIG
+from .outbox import Outbox
+from .settings import WebSocketSettings
+
+__all__ = ["Admission", "Limited", "Refused", "deny", "respond"]
+
+Scope = Mapping[str, Any]
+_GONE_S = 0.5
+Receive = Callable[[], Awaitable[Any]]
+
+
+class Refused(Exception):
+    """A socket may not open: an HTTP status and the reason."""
+
+    def __init__(self, status: int, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+        self.reason = reason
+
+
+class Admission:
+    """Count the sockets of one service, in all and by address.
+
+    Args:
+        settings: the limits.
+    """
+
+    def __init__(self, settings: WebSocketSettings) -> None:
+        self._settings = settings
+        self._by_address: dict[str, int] = {}
+        self.total = 0
+        self.draining = False
+
+    def enter(self, scope: Scope) -> None:
+        """Count a socket in, until `leave`.
+
+        Raises:
+            Refused: it may not open.
+        """
+        settings = self._settings
+        if self.draining:
+            raise Refused(503, "the service stops; connect to another replica")
+        self._check_origin(scope)
+        address = _address(scope)
+        if self.total >= settings.max_connections:
+            raise Refused(503, "too many connections; try again later")
+        if self._by_address.get(address, 0) >= settings.max_connections_per_address and address:
+            raise Refused(429, "too many connections from one address; close some")
+        self.total += 1
+        self._by_address[address] = self._by_address.get(address, 0) + 1
+
+    def leave(self, scope: Scope) -> None:
+        """Count a socket out."""
+        address = _address(scope)
+        self.total -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
+
+    def _check_origin(self, scope: Scope) -> None:
+        """Refuse pages of other hosts: the browser sends their cookies. Source: RFC 6455, section 10.2."""
+        headers = dict(reversed(scope["headers"]))
+        given = headers.get(b"origin")
+        allowed = self._settings.origins
+        if given is None or "*" in allowed:
+            return
+        origin = given.decode("latin-1")
+        if origin in allowed:
+            return
+        try:
+            own = (
+                bool(origin) and urlsplit(origin).netloc.lower() == headers.get(b"host", b"").decode("latin-1").lower()
+            )
+        except ValueError:
+            own = False
+        if not own:
+            raise Refused(403, "this origin may not connect; the service lists others in websocket.origins")
+
+
+def _address(scope: Scope) -> str:
+    """Return the client's address; empty where it has none, as on a Unix socket, and then none is limited."""
+    return scope["client"][0] if scope.get("client") else ""
+
+
+class Limited:
+    """A server's `receive`, limited: a message that is too long, or one too many, closes the socket.
+
+    Args:
+        receive: the server's.
+        settings: the limits.
+        outbox: the socket's.
+    """
+
+    __slots__ = ("_allowance", "_last", "_outbox", "_receive", "_settings")
+
+    def __init__(self, receive: Receive, settings: WebSocketSettings, outbox: Outbox) -> None:
+        self._receive = receive
+        self._settings = settings
+        self._outbox = outbox
+        self._allowance: float = settings.burst
+        self._last = time.monotonic()
+
+    def __call__(self) -> Awaitable[Any]:
+        """Return the next event once it is there."""
+        return self._next()
+
+    async def _next(self) -> Any:
+        message = await self._receive()
+        if message["type"] != "websocket.receive":
+            return message
+        settings = self._settings
+        text = message.get("text")
+        size = len(message.get("bytes") or b"") if text is None else len(text)
+        if text is not None and settings.max_message_bytes >= size > settings.max_message_bytes // 4:
+            size = len(text.encode())
+        now = time.monotonic()
+        rate = settings.messages_per_s
+        self._allowance = min(settings.burst, self._allowance + (now - self._last) * rate) - 1
+        self._last = now
+        if size > settings.max_message_bytes:
+            return _over(self._outbox, TOO_BIG, f"a message may have {settings.max_message_bytes} bytes")
+        if self._allowance < 0:
+            return _over(self._outbox, POLICY_VIOLATION, f"more than {rate:g} messages a second")
+        return message
+
+
+def _over(outbox: Outbox, code: int, reason: str) -> dict[str, object]:
+    outbox.close(code, reason)
+    return {"type": "websocket.disconnect", "code": code, "reason": reason}
+
+
+async def deny(scope: Scope, receive: Receive, send: Callable[[Any], Awaitable[None]], refused: Refused) -> None:
+    """Answer a handshake with an HTTP status and problem details, where the server can; else it says 403."""
+    message = await receive()
+    if message["type"] == "websocket.connect":
+        await respond(scope, receive, send, refused.status, refused.reason)
+
+
+async def respond(
+    scope: Scope, receive: Receive, send: Callable[[Any], Awaitable[None]], status: int, reason: str
+) -> None:
+    """Refuse a handshake that has been received."""
+    if "websocket.http.response" not in (scope.get("extensions") or {}):
+        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
+        return
+    body = JSON.encode({"type": "about:blank", "status": status, "detail": reason})
+    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
+    await send({"type": "websocket.http.response.body", "body": body})
+    # uvicorn logs an error for an application that returns before the connection has gone
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_GONE_S):
+            await receive()
+            await receive()

@@ -1,0 +1,391 @@
+"""`RealTimeStreamProcessor`: clients, groups and what is sent to them, at all replicas of a service."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol, Self
+
+import msgspec
+
+from cliffracer_core.errors import ConfigurationError, NotFoundError
+from cliffracer_core.interfaces import DurableTransport, ServiceInfo, Transport
+
+from .cluster import Cluster
+from .codes import POLICY_VIOLATION
+from .envelopes import Post
+from .history import History
+from .incoming import Incoming
+from .log import Log, MemoryLog
+from .outbox import Outbox, OutboxLimits, Policy
+from .publication import PLAIN, Encoding, Position, Publication, check_group, encode_data
+from .rooms import EVERYONE, Member, Rooms
+from .settings import WebSocketSettings
+from .streamlog import StreamLog
+
+__all__ = ["Broadcast", "RealTimeStreamProcessor", "Socket", "settings_of"]
+
+_SWEEP_S = 0.5
+
+
+class Broadcast(Protocol):
+    """The type of `websocket_broadcast`, for a class that declares it to type checkers."""
+
+    async def __call__(self, data: object, *, key: str | None = None) -> None:
+        """Send a message to every socket of the service; see `broadcast_all`."""
+
+
+class Socket(Protocol):
+    """What `add_connection` takes: Starlette's WebSocket, or this plugin's."""
+
+    async def send(self, message: Any, /) -> None:
+        """Send an ASGI event."""
+
+
+class RealTimeStreamProcessor:
+    """Clients and groups.
+
+    As a class attribute of a service it spans all its replicas; made by itself it is this process's alone.
+    What is None is taken from the service's section `websocket`.
+
+    Args:
+        policy: what happens to a client that reads too slowly: `drop_oldest`, `conflate` or `disconnect`.
+        queue_messages: what may wait for one client.
+        history_size: messages kept of each group; 0 keeps none.
+        history_ttl_s: for how long, in seconds.
+        history: `auto`, `memory` or `stream`.
+    """
+
+    def __init__(
+        self,
+        *,
+        policy: Policy | None = None,
+        queue_messages: int | None = None,
+        history_size: int | None = None,
+        history_ttl_s: float | None = None,
+        history: str | None = None,
+    ) -> None:
+        given = {
+            "policy": policy, "queue_messages": queue_messages, "history_size": history_size,
+            "history_ttl_s": history_ttl_s, "history": history,
+        }  # fmt: skip
+        self._given = {name: value for name, value in given.items() if value is not None}
+        self.incoming = Incoming()
+        self._configure(WebSocketSettings(), "")
+
+    def _configure(self, settings: WebSocketSettings, name: str) -> None:
+        try:
+            merged = {**msgspec.structs.asdict(settings), **self._given}
+            self.settings = settings = msgspec.convert(merged, WebSocketSettings)
+        except msgspec.ValidationError as error:
+            raise ConfigurationError(f"RealTimeStreamProcessor {name!r}: {error}; correct the argument") from None
+        if settings.queue_messages < 1 or settings.history_size < 0:
+            raise ConfigurationError(
+                f"RealTimeStreamProcessor {name!r}: queue_messages must be 1 or more and history_size 0 or more"
+            )
+        self.name = name
+        self.id = uuid.uuid4().hex
+        self.rooms = Rooms()
+        self.stalled: set[Outbox] = set()
+        self.limits = OutboxLimits(policy=settings.policy, messages=settings.queue_messages, bytes=settings.queue_bytes)
+        self.log: Log | None = None
+        if settings.history_size:
+            self.log = MemoryLog(History(settings.history_size, settings.history_ttl_s), self.rooms.deliver)
+        self.on_lost: list[Callable[[], None]] = []
+        """Called where publications may have been lost unseen."""
+        self._cluster: Cluster | None = None
+        self._stream: StreamLog | None = None
+        self._sweeper: asyncio.Task[None] | None = None
+
+    # --- a provider ---------------------------------------------------------------------------------
+
+    def bind(self, service: ServiceInfo, name: str) -> Self:
+        """Return a copy for one service instance, with that service's settings."""
+        bound = copy.copy(self)
+        bound.incoming = copy.deepcopy(self.incoming)
+        bound._configure(settings_of(service), name)
+        return bound
+
+    async def open(self) -> None:
+        """Begin to look after clients that do not read."""
+        if self._sweeper is None:
+            self._sweeper = asyncio.create_task(self._sweep())
+
+    async def close(self) -> None:
+        """Leave the other replicas and forget all clients."""
+        await self.detach()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            await asyncio.wait([self._sweeper])
+            self._sweeper = None
+        for id in list(self.rooms.members):
+            member = self.rooms.remove(id)
+            if member is not None:
+                member.outbox.forget()
+
+    async def attach(self, service: str, transport: Transport) -> None:
+        """Meet the processors of this name at the service's other replicas; `open` comes before.
+
+        Raises:
+            ConfigurationError: the transport lacks fan-out, or cannot store what `history='stream'` wants stored.
+            ConnectionError: the transport is closed.
+        """
+        settings, place = self.settings, f"{service}-{self.name or 'processor'}"
+        if not transport.capabilities.fanout:
+            raise ConfigurationError(
+                f"RealTimeStreamProcessor {self.name!r}: the transport has no fan-out; set websocket.transport"
+            )
+        cluster = Cluster(self.rooms, transport, f"ws-{place}.all", self.id, settings.beat_s, self._posted)
+        await cluster.open()
+        self._cluster = cluster
+        durable = transport.capabilities.durable and isinstance(transport, DurableTransport)
+        if settings.history == "stream" and not durable:
+            raise ConfigurationError(
+                "setting 'websocket.history' is 'stream', and the transport stores nothing; "
+                "start NATS with -js, or choose 'memory'"
+            )
+        if not settings.history_size or settings.history == "memory" or not isinstance(transport, DurableTransport):
+            return
+        if not durable:
+            return
+        self._stream = StreamLog(
+            History(settings.history_size, settings.history_ttl_s), transport, f"WS_{place}", f"wsh-{place}.log",
+            self.id, deliver=self.rooms.deliver, lost=self._lost, leads=lambda: cluster.leads,
+        )  # fmt: skip
+        await self._stream.open()
+        self.log = self._stream
+
+    async def detach(self) -> None:
+        """Leave the other replicas."""
+        stream, self._stream = self._stream, None
+        cluster, self._cluster = self._cluster, None
+        if stream is not None:
+            await stream.close()
+        if cluster is not None:
+            await cluster.close()
+
+    # --- clients ------------------------------------------------------------------------------------
+
+    async def add_connection(
+        self, client_id: str, websocket: Socket, groups: Iterable[str] = (), *, user: str = ""
+    ) -> None:
+        """Take a socket in, accepted or not, and put it into groups.
+
+        A socket that this id had before is closed with 1008: the newer one is the one that lives.
+
+        Args:
+            client_id: unique at all replicas.
+            websocket: this plugin's WebSocket, or Starlette's.
+            groups: names of groups.
+            user: who it belongs to, for `presence`.
+
+        Raises:
+            ValidationError: an id or a group that is no name.
+        """
+        names = [check_group(group) for group in groups]
+        check_group(client_id)
+        await _accept(websocket)
+        outbox = getattr(websocket, "outbox", None)
+        if not isinstance(outbox, Outbox):
+            outbox = Outbox(websocket.send, self.limits, PLAIN.notice, self.stalled)
+            await self.open()
+        else:
+            for member in [each for each in self.rooms.members.values() if each.outbox is outbox]:
+                self._remove(member.id)
+        joined = getattr(websocket, "joined", None)
+        if joined is not None:
+            joined[self] = client_id
+        member = self.admit(client_id, outbox, PLAIN, user)
+        for group in names:
+            self.join_member(member, group)
+
+    def admit(self, client_id: str, outbox: Outbox, encoding: Encoding, user: str = "") -> Member:
+        """Take a client in by its way out; the client that had this id is closed."""
+        old = self._remove(client_id)
+        if old is not None and old.outbox is not outbox:
+            old.outbox.close(POLICY_VIOLATION, "this client connected again")
+        member = Member(client_id, outbox, encoding, user)
+        self.rooms.add(member)
+        self._note_joined(EVERYONE, member)
+        return member
+
+    async def remove_connection(self, client_id: str) -> None:
+        """Take a client out of all groups; its socket stays open. Nothing happens where there is none."""
+        self._remove(client_id)
+
+    def _remove(self, client_id: str) -> Member | None:
+        member = self.rooms.remove(client_id)
+        if member is not None and self._cluster is not None:
+            for group in (EVERYONE, *member.groups):
+                self._cluster.left(group, client_id)
+        return member
+
+    def release(self, client_id: str, outbox: Outbox) -> None:
+        """Take a client out if it still has this way out: its socket has closed."""
+        member = self.rooms.members.get(client_id)
+        if member is not None and member.outbox is outbox:
+            self._remove(client_id)
+
+    async def join(self, client_id: str, group: str) -> None:
+        """Put a client of this process into a group.
+
+        Raises:
+            NotFoundError: it is not connected here.
+            ValidationError: the group's name is none.
+        """
+        self.join_member(self._member(client_id), check_group(group))
+
+    async def leave(self, client_id: str, group: str) -> None:
+        """Take a client of this process out of a group. Raises NotFoundError."""
+        self.leave_member(self._member(client_id), group)
+
+    def join_member(self, member: Member, group: str) -> None:
+        """Put a member into a group."""
+        if self.rooms.join(member, group):
+            self._note_joined(group, member)
+
+    def leave_member(self, member: Member, group: str) -> None:
+        """Take a member out of a group."""
+        if self.rooms.leave(member, group) and self._cluster is not None:
+            self._cluster.left(group, member.id)
+
+    def _member(self, client_id: str) -> Member:
+        member = self.rooms.members.get(client_id)
+        if member is None:
+            raise NotFoundError(f"client {client_id!r} is not connected here; add_connection comes first")
+        return member
+
+    def _note_joined(self, group: str, member: Member) -> None:
+        if self._cluster is not None:
+            self._cluster.joined(group, member.id, member.user)
+
+    def presence(self, group: str | None = None) -> Mapping[str, str]:
+        """Return client id and user of each client of a group, or of all, at every replica."""
+        name = EVERYONE if group is None else group
+        others = {} if self._cluster is None else self._cluster.presence.users(name)
+        return {**others, **self.rooms.users(name)}
+
+    # --- messages -----------------------------------------------------------------------------------
+
+    async def send_to_client(self, client_id: str, message: object, *, key: str | None = None) -> bool:
+        """Send a message to one client, wherever it is connected.
+
+        Returns:
+            False where no replica is known to have it; nothing was sent.
+
+        Raises:
+            EncodingError: the message has no JSON.
+            ConnectionError: another replica has it, and cannot be reached.
+        """
+        data = encode_data(message)
+        if self.rooms.deliver_to(client_id, data, key):
+            return True
+        if self._cluster is None or client_id not in self._cluster.presence.users(EVERYONE):
+            return False
+        await self._cluster.post("client", client_id, data, key)
+        return True
+
+    async def broadcast_to_group(self, group: str, message: object, *, key: str | None = None) -> None:
+        """Send a message to all of a group, at every replica; with history, keep it.
+
+        Args:
+            group: its name.
+            message: anything JSON can carry; encoded once.
+            key: with the policy `conflate`, it takes the place of a waiting message of this key.
+
+        Raises:
+            ValidationError: the group's name is none.
+            EncodingError: the message has no JSON.
+            NotStored: the history's stream did not confirm it; a retry helps, and may send it twice.
+            ConnectionError: sent here, but not to other replicas.
+        """
+        check_group(group)
+        data = encode_data(message)
+        if self.log is None:
+            self.rooms.deliver(Publication(group, data, 0, key))
+        else:
+            await self.log.append(group, data, key)
+        if self._stream is None and self._cluster is not None:
+            await self._cluster.post("group", group, data, key)
+
+    async def broadcast_all(self, message: object, *, key: str | None = None) -> None:
+        """Send a message to all clients at every replica; errors as `broadcast_to_group`."""
+        data = encode_data(message)
+        self.rooms.deliver_to_all(data, key)
+        if self._cluster is not None:
+            await self._cluster.post("all", "", data, key)
+
+    def register_processor(self, type: str, handler: Callable[..., Any]) -> None:
+        """Handle clients' messages whose `type` is this; what `handler` returns is sent back, unless it is None.
+
+        The message is decoded into the type its parameter is annotated with; `client_id` is given where
+        the handler has a parameter of that name. It may be plain or async.
+
+        Raises:
+            ConfigurationError: the handler takes something else.
+        """
+        self.incoming.register(type, handler)
+
+    def position(self) -> Position:
+        """Return where history stands. Raises ConfigurationError where none is kept."""
+        log = self._kept()
+        return Position(log.history.last, log.epoch)
+
+    def replay(self, group: str, since: Position) -> tuple[list[Publication], bool]:
+        """Return what a group was sent since a position, and whether that is all of it.
+
+        Raises:
+            ConfigurationError: no history is kept.
+        """
+        log = self._kept()
+        if since.epoch != log.epoch:
+            return [], False
+        return log.history.since(group, since.offset)
+
+    def _kept(self) -> Log:
+        if self.log is None:
+            raise ConfigurationError(f"processor {self.name!r} keeps no history; set history_size above 0")
+        return self.log
+
+    def _posted(self, post: Post) -> None:
+        if post.to == "client":
+            self.rooms.deliver_to(post.name, post.data, post.key)
+        elif post.to == "all":
+            self.rooms.deliver_to_all(post.data, post.key)
+        elif isinstance(self.log, MemoryLog):
+            self.log.take(post.name, post.data, post.key)
+        else:
+            self.rooms.deliver(Publication(post.name, post.data, 0, post.key))
+
+    def _lost(self) -> None:
+        for each in list(self.on_lost):
+            each()
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            oldest = loop.time() - self.settings.stall_timeout_s
+            for outbox in [each for each in self.stalled if each.since < oldest]:
+                outbox.forget()
+                if outbox.abort is not None:
+                    outbox.abort()
+            if isinstance(self.log, MemoryLog):
+                self.log.history.expire(time.time())
+
+
+def settings_of(service: ServiceInfo) -> WebSocketSettings:
+    """Return the section `websocket`; defaults where there is none."""
+    settings = service.settings.get("websocket")
+    return settings if isinstance(settings, WebSocketSettings) else WebSocketSettings()
+
+
+async def _accept(websocket: Socket) -> None:
+    """Accept a socket that nobody has accepted yet."""
+    state = getattr(websocket, "application_state", None)
+    accept = getattr(websocket, "accept", None)
+    if accept is not None and getattr(state, "name", "") == "CONNECTING":
+        await accept()

@@ -1,0 +1,318 @@
+from __future__ import annotations
+
+import asyncio
+import base64
+import contextlib
+import os
+import statistics
+import struct
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from cliffracer_websocket import WebSocket, websocket
+
+from cliffracer_core import CliffracerService, ServiceConfig
+from cliffracer_core.testing import eventually
+
+TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
+MASK = b"\x01\x02\x03\x04"
+
+
+class Raw:
+    """A client that can break every rule of RFC 6455."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, status: int, head: bytes) -> None:
+        self.reader, self.writer, self.status, self.head = reader, writer, status, head
+
+    @classmethod
+    async def connect(cls, url: str, path: str, **headers: str) -> Raw:
+        host, _, port = url.removeprefix("http://").partition(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        lines = {
+            "Host": f"{host}:{port}", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+            "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(), **headers,
+        }  # fmt: skip
+        head = "".join(f"{name}: {value}\r\n" for name, value in lines.items())
+        writer.write(f"GET {path} HTTP/1.1\r\n{head}\r\n".encode())
+        answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 5)
+        return cls(reader, writer, int(answer.split()[1]), answer)
+
+    def send(self, opcode: int, payload: bytes, *, fin: bool = True, mask: bool = True, claimed: int = -1) -> None:
+        size = len(payload) if claimed < 0 else claimed
+        head = bytes([(0x80 if fin else 0) | opcode])
+        bit = 0x80 if mask else 0
+        if size < 126:
+            head += bytes([bit | size])
+        elif size < 65536:
+            head += bytes([bit | 126]) + struct.pack("!H", size)
+        else:
+            head += bytes([bit | 127]) + struct.pack("!Q", size)
+        if mask:
+            payload = bytes(byte ^ MASK[index % 4] for index, byte in enumerate(payload))
+            head += MASK
+        self.writer.write(head + payload)
+
+    async def receive(self) -> tuple[int, bytes]:
+        async with asyncio.timeout(10):
+            first, second = await self.reader.readexactly(2)
+            size = second & 0x7F
+            if size == 126:
+                (size,) = struct.unpack("!H", await self.reader.readexactly(2))
+            elif size == 127:
+                (size,) = struct.unpack("!Q", await self.reader.readexactly(8))
+            return first & 0x0F, await self.reader.readexactly(size)
+
+    async def close_code(self) -> tuple[int, str]:
+        """Read until the close frame and return its code and reason."""
+        while True:
+            opcode, payload = await self.receive()
+            if opcode == CLOSE:
+                return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
+
+    async def aclose(self) -> None:
+        self.writer.transport.abort()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
+
+
+class Echo(CliffracerService):
+    name = "echo"
+
+    @websocket("/echo")
+    async def echo(self, message: Any) -> Any:
+        return message
+
+    @websocket("/listen")
+    async def listen(self, websocket: WebSocket) -> None:
+        while True:
+            await websocket.receive_text()
+
+
+@contextlib.asynccontextmanager
+async def serving(**settings: Any) -> AsyncIterator[Any]:
+    async with Echo(ServiceConfig("echo", http={"port": 0, "server": "uvicorn"}, websocket=settings)) as service:
+        yield service
+
+
+async def still_serves(service: Any) -> None:
+    """Others are served meanwhile."""
+    client = await Raw.connect(service.http.url, "/echo")
+    client.send(TEXT, b'"hi"')
+    assert await client.receive() == (TEXT, b'"hi"')
+    await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("frame", "code"),
+    [
+        ({"opcode": TEXT, "payload": b'"x"', "mask": False}, 1002),
+        ({"opcode": 3, "payload": b"x"}, 1002),
+        ({"opcode": 0, "payload": b"x"}, 1002),
+        ({"opcode": PING, "payload": b"x" * 126}, 1002),
+        ({"opcode": PING, "payload": b"x", "fin": False}, 1002),
+        ({"opcode": TEXT, "payload": b"\xff\xfe"}, 1007),
+        ({"opcode": CLOSE, "payload": b"\x03"}, 1002),
+        ({"opcode": CLOSE, "payload": struct.pack("!H", 1005)}, 1002),
+        ({"opcode": TEXT, "payload": b"", "claimed": 2**40}, 1009),
+    ],
+    ids=["unmasked", "opcode", "continuation", "long-ping", "cut-ping", "utf-8", "short-close", "close-1005", "2**40"],
+)
+async def test_socket_is_closed_with_its_code_when_a_frame_is_invalid(frame: dict[str, Any], code: int) -> None:
+    """Unmasked, unknown, misplaced, cut, not UTF-8 or absurdly long: a close code, and others are served."""
+    async with serving() as service:
+        client = await Raw.connect(service.http.url, "/echo")
+        client.send(**frame)
+        assert (await client.close_code())[0] == code
+        await still_serves(service)
+        await client.aclose()
+
+
+async def test_message_is_put_together_when_it_comes_in_fragments() -> None:
+    """Fragments make one message, with control frames between them."""
+    async with serving() as service:
+        client = await Raw.connect(service.http.url, "/echo")
+        client.send(TEXT, b'"a', fin=False)
+        client.send(PING, b"now")
+        client.send(0, b"b", fin=False)
+        client.send(0, b'c"')
+        answers = [await client.receive(), await client.receive()]
+        assert sorted(answers) == [(TEXT, b'"abc"'), (PONG, b"now")]
+        await client.aclose()
+
+
+@pytest.mark.parametrize("fragments", [1, 50])
+async def test_socket_is_closed_with_1009_when_a_message_is_too_long(fragments: int) -> None:
+    """In one frame or in many that are each short enough."""
+    async with serving(max_message_bytes=1000) as service:
+        client = await Raw.connect(service.http.url, "/echo")
+        part = b"x" * (1001 // fragments + 1)
+        for number in range(fragments):
+            client.send(0 if number else TEXT, part, fin=number == fragments - 1)
+        assert (await client.close_code())[0] == 1009
+        await still_serves(service)
+        await client.aclose()
+
+
+async def test_message_of_the_longest_size_is_taken() -> None:
+    """The limit itself is allowed."""
+    async with serving(max_message_bytes=1000) as service:
+        client = await Raw.connect(service.http.url, "/echo")
+        body = b'"' + b"x" * 998 + b'"'
+        client.send(TEXT, body)
+        assert await client.receive() == (TEXT, body)
+        await client.aclose()
+
+
+async def test_socket_is_closed_with_1008_when_a_client_sends_too_often() -> None:
+    """Past the burst and the rate; what came before is answered."""
+    async with serving(messages_per_s=1.0, burst=5) as service:
+        client = await Raw.connect(service.http.url, "/echo")
+        for _ in range(10):
+            client.send(TEXT, b'"x"')
+        for _ in range(5):
+            assert await client.receive() == (TEXT, b'"x"')
+        assert await client.close_code() == (1008, "more than 1 messages a second")
+        await client.aclose()
+
+
+async def test_connection_is_refused_when_there_are_too_many() -> None:
+    """503 past the limit in all, 429 past that of an address; a closed one makes room."""
+    for limit, status in (("max_connections", 503), ("max_connections_per_address", 429)):
+        async with serving(**{limit: 2}) as service:
+            open_ones = [await Raw.connect(service.http.url, "/listen") for _ in range(2)]
+            refused = await Raw.connect(service.http.url, "/listen")
+            assert refused.status == status
+            assert b"application/problem+json" in refused.head
+            await open_ones.pop().aclose()
+
+            async def admitted() -> bool:
+                client = await Raw.connect(service.http.url, "/listen")
+                await client.aclose()
+                return client.status == 101
+
+            await eventually(admitted)
+            for client in (*open_ones, refused):
+                await client.aclose()
+
+
+@pytest.mark.parametrize(
+    ("origins", "origin", "status"),
+    [
+        ((), None, 101),
+        ((), "own", 101),
+        ((), "http://evil.example", 403),
+        ((), "null", 403),
+        ((), "", 403),
+        (("https://app.example",), "https://app.example", 101),
+        (("https://app.example",), "https://app.example.evil.example", 403),
+        (("*",), "http://evil.example", 101),
+    ],
+)
+async def test_page_of_another_origin_is_refused_unless_it_is_listed(
+    origins: tuple[str, ...], origin: str | None, status: int
+) -> None:
+    """A browser sends its user's cookies with any page's handshake; only listed pages and the service's own may."""
+    async with serving(origins=origins) as service:
+        headers = {} if origin is None else {"Origin": service.http.url if origin == "own" else origin}
+        client = await Raw.connect(service.http.url, "/listen", **headers)
+        assert client.status == status
+        await client.aclose()
+
+
+async def test_nothing_is_compressed_when_nobody_asked_the_service_to() -> None:
+    """permessage-deflate is refused by default, and spoken where it is set."""
+    for compression in (False, True):
+        async with serving(compression=compression) as service:
+            offer = {"Sec-WebSocket-Extensions": "permessage-deflate; client_max_window_bits"}
+            client = await Raw.connect(service.http.url, "/listen", **offer)
+            assert (b"permessage-deflate" in client.head) is compression
+            await client.aclose()
+
+
+async def test_silent_client_is_cut_off_when_it_answers_no_ping() -> None:
+    """A client that vanished without a word does not stay for ever."""
+    async with serving(ping_interval_s=0.1, ping_timeout_s=0.2) as service:
+        client = await Raw.connect(service.http.url, "/listen")
+        assert (await client.receive())[0] == PING
+        assert (await client.close_code())[0] == 1011
+        await client.aclose()
+
+
+async def test_client_that_never_reads_is_cut_off_when_it_stalls(caplog: pytest.LogCaptureFixture) -> None:
+    """Its queue stays bounded, others get everything, and after the stall timeout it is gone."""
+    async with serving(stall_timeout_s=1.0, queue_messages=10) as service:
+        stuck = await Raw.connect(service.http.url, "/listen")
+        stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport
+        reading = await Raw.connect(service.http.url, "/listen")
+        sockets = _sockets(service)
+        await eventually(lambda: len(sockets.connections) == 2)
+        message = "x" * 50_000
+        sent = 0
+
+        async def flood() -> bool:
+            nonlocal sent
+            for _ in range(20):
+                await service.websocket_broadcast(message)
+                sent += 1
+                assert (await reading.receive())[1].strip(b'"') == message.encode()
+            return len(sockets.processor.stalled) == 1
+
+        await eventually(flood)
+        (outbox,) = sockets.processor.stalled
+        for _ in range(30):
+            await service.websocket_broadcast(message)
+            await reading.receive()
+        assert outbox.waiting <= 10
+        assert outbox.dropped > 0
+        await eventually(lambda: len(sockets.connections) == 1)
+        assert sockets.processor.stalled == set()
+        await still_serves(service)
+        for client in (stuck, reading):
+            await client.aclose()
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+def _sockets(service: Any) -> Any:
+    from cliffracer_websocket.plugin import WebSocketPlugin
+
+    (plugin,) = (each for each in service.runtime.plugins.manager.get_plugins() if isinstance(each, WebSocketPlugin))
+    return plugin._running[service.info.id]
+
+
+async def test_others_are_as_fast_as_ever_when_a_twentieth_stalls() -> None:
+    """Of many sockets one in twenty never reads: the others' slowest deliveries hardly move."""
+    count, stalled = (1000, 50) if os.environ.get("SOCKETS") == "full" else (120, 6)
+    async with serving(queue_messages=16, max_connections_per_address=count + 10, stall_timeout_s=60.0) as service:
+        clients = [await Raw.connect(service.http.url, "/listen") for _ in range(count)]
+        sockets = _sockets(service)
+        await eventually(lambda: len(sockets.connections) == count)
+        payload = "x" * 8000
+
+        async def measure(readers: list[Raw], rounds: int) -> float:
+            times: list[float] = []
+            for _ in range(rounds):
+                begun = time.perf_counter()
+                await service.websocket_broadcast(payload)
+                for client in readers:
+                    await client.receive()
+                times.append(time.perf_counter() - begun)
+            return statistics.quantiles(times, n=20)[-1]
+
+        await measure(clients, 5)
+        calm = await measure(clients, 20)
+        for client in clients[:stalled]:
+            client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport
+        rest = clients[stalled:]
+
+        async def all_stalled() -> bool:
+            await measure(rest, 40)
+            return len(sockets.processor.stalled) == stalled
+
+        await eventually(all_stalled, 60)
+        with_stalled = await measure(rest, 20)
+        assert with_stalled < 2 * calm + 0.05, (calm, with_stalled)
+        for client in clients:
+            await client.aclose()
+        await eventually(lambda: not sockets.connections)
