@@ -1,9 +1,9 @@
 """What a handler's docstring says, part by part; documentation is made from it.
 
-Google style: a first line, text, and sections such as `Args:`, `Returns:`, `Raises:` and `Example:`. An example is JSON,
-arguments by name and what comes of them:
+Google style: a first line, text, and sections such as `Args:`, `Returns:`, `Raises:` and `Example:`. An example is
+JSON, arguments by name and what comes of them:
 
-    Example:
+Example:
         {"name": "Ada"} -> {"id": 7, "name": "Ada"}
 
 Either side may be left out, several may stand one after the other, and each may take several lines.

@@ -24,7 +24,9 @@ from .settings import HttpSettings, settings_of
 __all__ = ["DOCS_PATHS", "Docs", "paths_for", "swagger_files"]
 
 DOCS_PATHS = ("/openapi.json", "/docs", "/docs/swagger-ui.css", "/docs/swagger-ui.js", "/docs/start.js")
-_START = b"""window.onload = () => { SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true}) }\n"""
+_START = (
+    b"""window.onload = () => { SwaggerUIBundle({url: "openapi.json", dom_id: "#swagger-ui", deepLinking: true}) }\n"""
+)
 _POLICY = (
     b"default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     b"connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -65,7 +67,7 @@ class Docs:
         """Return the endpoint of one of `DOCS_PATHS`."""
 
         async def serve(scope: Any, receive: Any, send: Any, values: dict[str, str]) -> None:
-            services = self._services()
+            services = [each for each in self._services() if settings_of(each[0]).docs != "off"]
             settings = settings_of(services[0][0]) if services else HttpSettings()
             try:
                 if settings.docs != "public":

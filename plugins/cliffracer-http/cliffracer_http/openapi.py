@@ -9,9 +9,9 @@ from cliffracer_core.interfaces import ServiceInfo, Wiring
 
 from .matcher import parameters_of
 from .model import RouteModel, models_of
-from .operations import Json, operation_of
+from .operations import operation_of
 from .problems import PROBLEM_TYPE, Problem
-from .schemas import Schemas
+from .schemas import Json, Schemas
 from .settings import settings_of
 
 __all__ = ["Described", "described", "openapi_document"]

@@ -56,7 +56,9 @@ def plain_page(document: Mapping[str, Any]) -> bytes:
         "<h2>Schemas</h2>",
     ]
     for name, schema in document["components"]["schemas"].items():
-        parts.append(f'<details id="{_text(name)}"><summary><code>{_text(name)}</code></summary>{_json(schema)}</details>')
+        parts.append(
+            f'<details id="{_text(name)}"><summary><code>{_text(name)}</code></summary>{_json(schema)}</details>'
+        )
     return "\n".join([*parts, "</body>\n</html>\n"]).encode()
 
 

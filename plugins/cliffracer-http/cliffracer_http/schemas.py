@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -9,8 +10,12 @@ from typing import Any
 import msgspec
 from msgspec import inspect as shapes
 
-__all__ = ["BINARY", "Schema", "Schemas", "encoded"]
+from .formats import add_formats
 
+__all__ = ["BINARY", "Json", "Schema", "Schemas", "encoded", "members_of"]
+
+Json = dict[str, Any]
+"""A JSON object."""
 Schema = dict[str, Any]
 """A JSON Schema (draft 2020-12)."""
 BINARY: Mapping[str, str] = {"type": "string", "format": "binary", "contentMediaType": "application/octet-stream"}
@@ -35,7 +40,9 @@ class Schemas:
         """Fill in all schemas and return those that they share, by name; a type that has none says nothing."""
         types = [each if _describable(each) else Any for each, _, _ in self._wanted]
         schemas, components = msgspec.json.schema_components(types, schema_hook=_named, ref_template=_REFERENCE)
-        for (_, schema, more), found in zip(self._wanted, schemas, strict=True):
+        seen: set[str] = set()
+        for (_, schema, more), found, info in zip(self._wanted, schemas, shapes.multi_type_info(types), strict=True):
+            add_formats(found, info, components, seen)
             schema.update(found)
             schema.update(more)
         return dict(sorted(components.items()))
@@ -79,3 +86,12 @@ def _describable(type: Any) -> bool:
     except Exception:  # msgspec raises several kinds; what cannot be described can still be sent
         return False
     return not isinstance(shapes.type_info(type), shapes.CustomType)
+
+
+def members_of(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, extras left out; of what is none, itself."""
+    if typing.get_origin(hint) is typing.Annotated:
+        return members_of(typing.get_args(hint)[0])
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return tuple(each for part in typing.get_args(hint) for each in members_of(part))
+    return (hint,)
