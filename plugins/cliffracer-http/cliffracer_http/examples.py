@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from .model import RouteModel, encoded_names
+from .pieces import Json
 from .responses import Reply, Response
-from .schemas import Json
 
 __all__ = ["Examples", "examples_of", "is_response", "numbered"]
 

@@ -6,12 +6,13 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from cliffracer_core.interfaces import ServiceInfo, Wiring
+from cliffracer_core.schemas import Schemas
 
 from .matcher import parameters_of
 from .model import RouteModel, models_of
 from .operations import operation_of
+from .pieces import Json
 from .problems import PROBLEM_TYPE, Problem
-from .schemas import Json, Schemas
 from .settings import settings_of
 
 __all__ = ["Described", "described", "openapi_document"]

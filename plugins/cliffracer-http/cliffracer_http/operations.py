@@ -9,10 +9,12 @@ from typing import Any
 
 import msgspec
 
+from cliffracer_core.schemas import Schema, Schemas, encoded
+
 from .examples import Examples, examples_of, numbered
 from .model import BodyModel, Parameter, RouteModel, encoded_names
 from .outcomes import failures_of, success_of
-from .schemas import BINARY, Json, Schema, Schemas, encoded, members_of
+from .pieces import BINARY, Json, members_of
 
 __all__ = ["operation_of"]
 

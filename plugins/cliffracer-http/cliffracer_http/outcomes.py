@@ -7,13 +7,14 @@ from http import HTTPStatus
 from typing import Any
 
 from cliffracer_core.errors import CliffracerError, ValidationError
+from cliffracer_core.schemas import Schemas
 
 from .examples import Examples, is_response, numbered
 from .model import RouteModel
 from .negotiation import EVENT_STREAM
+from .pieces import Json, members_of
 from .problems import PROBLEM_TYPE, Problem
 from .responses import Event, HTMLResponse, PlainTextResponse, RedirectResponse, Reply, Response
-from .schemas import Json, Schemas, members_of
 from .streaming import LINES
 
 __all__ = ["failures_of", "success_of"]
