@@ -56,7 +56,7 @@ def parse_docstring(text: str) -> Docstring:
     free: list[str] = []
     sections: dict[str, list[str]] = {}
     into = free
-    for line in text.splitlines():
+    for line in text.split("\n"):
         heading = _HEADING.fullmatch(line.rstrip())
         name = _SECTIONS.get(heading[1].lower()) if heading else None
         if name is not None:
