@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
 
 import click
 import msgspec
@@ -15,15 +14,7 @@ from cliffracer_core.interfaces import Wiring
 from .instructions import Instructions, configure_services, load_services
 from .running import no_urls
 
-__all__ = ["compiled", "output_option", "write_document"]
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def output_option(function: F) -> F:
-    """Add `--output`."""
-    path = click.Path(dir_okay=False, path_type=Path)
-    return click.option("--output", "-o", type=path, help="Write to this file, in place of what it holds.")(function)
+__all__ = ["compiled", "write_document"]
 
 
 def compiled(targets: Sequence[str], transport: str | None, settings: Mapping[str, str]) -> list[Wiring]:

@@ -5,10 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from cliffracer_cli.documents import compiled, output_option, write_document
-from cliffracer_cli.options import settings_options
-
-from .openapi import described, openapi_document
+from cliffracer_cli.options import output_option, settings_options
 
 __all__ = ["command"]
 
@@ -39,5 +36,9 @@ def command(
     output: Path | None,
 ) -> None:  # fmt: skip
     """Describe."""
+    from cliffracer_cli.documents import compiled, write_document  # not with every command's start
+
+    from .openapi import described, openapi_document
+
     services = [described(each) for each in compiled(targets, transport, settings)]
     write_document(openapi_document(services, servers=servers), output)

@@ -121,7 +121,8 @@ class Users(CliffracerService):
     async def remove(self, id: int) -> None: ...
 
     @route("/both", ["PUT", "POST"])
-    async def both(self, whole: Annotated[User | None, Body(description="who")] = None) -> str | Response: ...
+    async def both(self, whole: Annotated[User | None, Body(description="who")] = None) -> str | Response:
+        return ""
 
     @post("/form")
     async def form(self, name: Annotated[str, Form()], at: Annotated[Filter | None, Form()] = None) -> None: ...
@@ -130,22 +131,28 @@ class Users(CliffracerService):
     async def upload(self, file: UploadFile, more: Uploads, note: Annotated[str, Form()] = "x") -> None: ...
 
     @post("/raw")
-    async def raw(self, content: Annotated[bytes, Body()]) -> Reply: ...
+    async def raw(self, content: Annotated[bytes, Body()]) -> Reply:
+        raise NotImplementedError
 
     @get("/page")
-    async def page(self) -> Reply: ...
+    async def page(self) -> Reply:
+        raise NotImplementedError
 
     @get("/files/{path:path}", version="v2")
-    async def file(self, path: str) -> FileResponse: ...
+    async def file(self, path: str) -> FileResponse:
+        raise NotImplementedError
 
     @get("/html")
-    async def html(self) -> HTMLResponse | PlainTextResponse: ...
+    async def html(self) -> HTMLResponse | PlainTextResponse:
+        raise NotImplementedError
 
     @get("/old")
-    async def old(self) -> RedirectResponse: ...
+    async def old(self) -> RedirectResponse:
+        raise NotImplementedError
 
     @get("/csv", media_type="text/csv")
-    async def csv(self) -> str: ...
+    async def csv(self) -> str:
+        raise NotImplementedError
 
     @get("/numbers")
     async def numbers(self) -> AsyncIterator[int]:

@@ -7,8 +7,8 @@ from pathlib import Path
 import click
 
 from cliffracer_cli.asyncapi import asyncapi_document
-from cliffracer_cli.documents import compiled, output_option, write_document
-from cliffracer_cli.options import settings_options
+from cliffracer_cli.documents import compiled, write_document
+from cliffracer_cli.options import output_option, settings_options
 
 __all__ = ["command"]
 
