@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from cliffracer_core.errors import MessageTooLarge
@@ -12,14 +12,18 @@ from .errors import ClientGone
 __all__ = ["chunks", "limited", "read_body"]
 
 
-async def read_body(receive: Any, limit: int) -> bytes:
+async def read_body(message: Any, receive: Callable[[], Any], limit: int) -> bytes:
     """Return a request's whole body.
+
+    Args:
+        message: the first one.
+        receive: makes what gives the others, where there are any.
+        limit: bytes.
 
     Raises:
         MessageTooLarge: it is longer than `limit` bytes.
         ClientGone: the connection ended before it was there.
     """
-    message = await receive()
     if message["type"] != "http.request":
         raise _gone()
     body: bytes = message.get("body", b"")
@@ -28,7 +32,7 @@ async def read_body(receive: Any, limit: int) -> bytes:
     if not message.get("more_body", False):
         return body
     parts, size = [body], len(body)
-    async for part in chunks(receive, limit - size):
+    async for part in chunks(receive(), limit - size):
         parts.append(part)
     return b"".join(parts)
 
@@ -69,4 +73,4 @@ def _too_large(limit: int) -> MessageTooLarge:
 
 
 def _gone() -> ClientGone:
-    return ClientGone("the client went away while its request was read")
+    return ClientGone("the request's body ended before it was complete")

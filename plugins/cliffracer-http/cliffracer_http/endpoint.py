@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
@@ -24,6 +25,7 @@ from .edge import CORRELATION_HEADER, admit
 from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
 from .forms import compile_form
+from .limits import BodyLimits, Exchange
 from .model import RouteModel
 from .negotiation import choose
 from .responses import Reply
@@ -46,8 +48,8 @@ Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
 
 
 def compile_endpoint(
-    model: RouteModel, entry: Entry, fail: Fail, watch: Watch, *, timeout_s: float, max_body_bytes: int,
-    memory_bytes: int, head: bool = False,
+    model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, pace: BodyLimits, *, timeout_s: float,
+    max_body_bytes: int, memory_bytes: int, head: bool = False,
 ) -> Endpoint:  # fmt: skip
     """Make the callable that serves a route.
 
@@ -55,7 +57,9 @@ def compile_endpoint(
         model: the route.
         entry: the compiled handler.
         fail: answers for what goes wrong.
+        app: what `request.app` is.
         watch: cancels a handler whose client goes away.
+        pace: how slowly a body may come.
         timeout_s: what a request may take; a client may ask for less.
         max_body_bytes: larger bodies are refused.
         memory_bytes: larger files are kept on disk.
@@ -75,17 +79,25 @@ def compile_endpoint(
     async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
         headers, correlation_id, asked_s, content_type, accept = admit(scope["headers"])
         opened: FormData | None = None
+        body: bytes | None = None
         inbox: Inbox | None = None
-        task: asyncio.Task[Any] | None = None
+        task = watch.task()
         try:
             state: dict[str, object] = {SCOPE: scope}
             arguments = bind(scope, values) if bind is not None else values
             if decode is not None:
-                arguments.update(decode(await read_body(receive, limit), content_type))
+                message = await watch.first(task, receive)
+                body = await read_body(message, lambda: Exchange(pace, scope, receive, send).receive, limit)
+                arguments.update(decode(body, content_type))
             elif form is not None:
+                receive = Exchange(pace, scope, receive, send).receive
+                body = b""
                 opened = await form(scope, receive, limit, content_type, arguments, state)
             if wants_request:
-                inbox = Inbox(limited(receive, limit))
+                if body is None:
+                    receive = limited(Exchange(pace, scope, receive, send).receive, limit)
+                inbox = Inbox(receive, body)
+                scope["app"] = app
                 state[REQUEST] = Request(scope, inbox, send)
             deadline = time.monotonic() + (allowed_s if asked_s is None else min(asked_s, allowed_s))
             context = MessageContext(
@@ -100,7 +112,7 @@ def compile_endpoint(
                 arguments=arguments,
                 state=state,
             )
-            task = watch.begin(receive if inbox is None else inbox.watch)
+            watch.begin(task, receive if inbox is None else inbox.watch)
             if streams:
                 settle = functools.partial(watch.end, task)
                 await pour(model, call, context, accept, send, deadline, settle, head=head)
@@ -110,23 +122,22 @@ def compile_endpoint(
             if isinstance(result, Response):
                 await respond(result, scope, receive, send, correlation_id)
                 return
-            start, body = render(result, scope, correlation_id, accept)
+            start, end = render(result, scope, correlation_id, accept)
             await send(start)
-            await send(body)
-        except ClientGone:
-            return
+            await send(end)
+        except ClientGone as error:
+            with contextlib.suppress(OSError):
+                await fail(scope, receive, send, error, correlation_id)
         except Exception as error:
-            if task is not None:
-                watch.end(task)
+            watch.end(task)
             await fail(scope, receive, send, error, correlation_id)
         except asyncio.CancelledError:
-            if task is None or not watch.is_gone(task):
+            if not watch.is_gone(task):
                 raise
             task.uncancel()
             logger.info("%s: the client went away; correlation id %s", subject, correlation_id)
         finally:
-            if task is not None:
-                watch.end(task)
+            watch.end(task)
             if inbox is not None:
                 inbox.close()
             if opened is not None:
@@ -138,6 +149,7 @@ def compile_endpoint(
 Rendered = tuple[dict[str, Any], dict[str, Any]]
 Render = Callable[[Any, Any, str, bytes], Rendered]
 _JSON_TYPE = (b"content-type", b"application/json")
+_LENGTHS = tuple((b"content-length", b"%d" % size) for size in range(2048))
 
 
 def compile_reply(model: RouteModel, *, head: bool) -> Render:
@@ -169,7 +181,9 @@ def compile_reply(model: RouteModel, *, head: bool) -> Render:
             if codec is None:
                 raise NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
             body, kind = codec.encode(result), (b"content-type", codec.content_type.encode("ascii"))
-        headers = [kind, (b"content-length", b"%d" % len(body)), correlation, *extra]
+        size = len(body)
+        length = _LENGTHS[size] if size < 2048 else (b"content-length", b"%d" % size)
+        headers = [kind, length, correlation, *extra]
         return _messages(code, headers, b"" if head else body)
 
     return render

@@ -92,16 +92,18 @@ class Matcher(Generic[T]):
     def find(self, path: str) -> tuple[T, dict[str, str]] | None:
         """Return what serves a request's path and the values of its parameters; None where nothing does.
 
-        A parameter never is empty, and holds neither a control character nor what was no UTF-8.
+        A parameter never is empty, and holds no control character, no `..` segment and nothing that was no UTF-8.
         """
         value = self.static.get(path)
         if value is not None:
             return value, _NO_VALUES
-        if "\ufffd" in path or (not path.isprintable() and _has_control(path)):
-            return None  # the server's sign for bytes that are no UTF-8, or what no path holds
+        if not (path.isascii() and path.isprintable()) and _is_broken(path):
+            return None
         node = self._root
         segments = path.split("/")
         del segments[0]
+        if "/." in path and ("." in segments or ".." in segments):
+            return None  # clients resolve these; what still has them is after files it should not reach
         values: list[str] = []
         for segment in segments:
             child = node.static.get(segment)
@@ -138,5 +140,6 @@ def _shape(path: str) -> str:
     return _PART.sub(lambda match: "{:path}" if match[2] else "{}", path)
 
 
-def _has_control(path: str) -> bool:
-    return any(each < " " or each == "\x7f" for each in path)
+def _is_broken(path: str) -> bool:
+    """Tell whether a path holds control characters, or the server's sign for bytes that are no UTF-8."""
+    return "\ufffd" in path or any(each < " " or each == "\x7f" for each in path)
