@@ -137,7 +137,7 @@ class Runtime:
             kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s, queue_size=kernel.queue_size
         )
         self.builder = Builder(plan.injectables, plan.replace)
-        self._askonce()
+        self._ask_once()
         implied = dict(pair for _, pair in self.plugins.ask("cliffracer_register_handler_names"))
         for declaration in gather(
             plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors, implied
@@ -177,7 +177,7 @@ class Runtime:
             attributes=self.blueprint.attributes,
         )
 
-    def _askonce(self) -> None:
+    def _ask_once(self) -> None:
         ask = self.plugins.ask
         self._injectables = once("injectable type", ask("cliffracer_register_injectables"))
         self._authenticators = [each for _, each in ask("cliffracer_register_authenticators", service=self.info)]
