@@ -412,6 +412,9 @@ class ServiceFace(Protocol):
     def info(self) -> ServiceInfo:
         """Name and settings. Raises ConnectionError while it is not running."""
 
+    async def wiring(self) -> Wiring:
+        """What plugins work with; compiled, without any I/O, where it is not running."""
+
     def handler(self, decorator: Callable[[Any], Any]) -> Callable[[Any], Any]:
         """Turn a decorator of handlers into one that adds the function to this service."""
 

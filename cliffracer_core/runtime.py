@@ -137,7 +137,7 @@ class Runtime:
             kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s, queue_size=kernel.queue_size
         )
         self.builder = Builder(plan.injectables, plan.replace)
-        self._askonce()
+        self._ask_once()
         implied = dict(pair for _, pair in self.plugins.ask("cliffracer_register_handler_names"))
         for declaration in gather(
             plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors, implied
@@ -155,8 +155,29 @@ class Runtime:
                 "cliffracer_register_outgoing", declaration=declaration, service=self.info
             ),
         )
+        self.wiring = Wiring(
+            service=self.info,
+            declarations=[handler.declaration for handler in self.handlers.values()],
+            signatures={
+                name: Signature(
+                    handler.arguments.schema_type,
+                    handler.arguments.returns,
+                    handler.streams,
+                    handler.arguments.injected,
+                )
+                for name, handler in self.handlers.items()
+            },
+            transports=self.transports,
+            stores=self.stores,
+            ready=lambda: self.ready,
+            providers=self.providers,
+            health=self.health,
+            timeout_s=self.settings.kernel.timeout,
+            grace_s=self._grace_s,
+            attributes=self.blueprint.attributes,
+        )
 
-    def _askonce(self) -> None:
+    def _ask_once(self) -> None:
         ask = self.plugins.ask
         self._injectables = once("injectable type", ask("cliffracer_register_injectables"))
         self._authenticators = [each for _, each in ask("cliffracer_register_authenticators", service=self.info)]
@@ -243,27 +264,6 @@ class Runtime:
                 self._resources.push_async_callback(built.close)  # type: ignore[attr-defined]
 
     async def _begin_lifespans(self) -> None:
-        self.wiring = Wiring(
-            service=self.info,
-            declarations=[handler.declaration for handler in self.handlers.values()],
-            signatures={
-                name: Signature(
-                    handler.arguments.schema_type,
-                    handler.arguments.returns,
-                    handler.streams,
-                    handler.arguments.injected,
-                )
-                for name, handler in self.handlers.items()
-            },
-            transports=self.transports,
-            stores=self.stores,
-            ready=lambda: self.ready,
-            providers=self.providers,
-            health=self.health,
-            timeout_s=self.settings.kernel.timeout,
-            grace_s=self._grace_s,
-            attributes=self.blueprint.attributes,
-        )
         for _, lifespan in self.plugins.ask("cliffracer_register_lifespans", service=self.info):
             await self._lifespans.enter_async_context(lifespan(self.wiring))
 

@@ -13,7 +13,7 @@ from .caller import Caller
 from .config import ServiceConfig
 from .errors import ConfigurationError, ConnectionError, PluginError, StartupError
 from .handlers import ErrorHandler, EventArguments, marks_of, snake_case
-from .interfaces import ServiceAttribute, ServiceInfo, Store
+from .interfaces import ServiceAttribute, ServiceInfo, Store, Wiring
 from .plugins import Plugins
 from .process import run_until_signal
 from .runtime import Runtime
@@ -200,6 +200,23 @@ class CliffracerService:
         try:
             await runtime.compile()
             return runtime.explain(handler)
+        finally:
+            await runtime.stop()
+
+    async def wiring(self) -> Wiring:
+        """Return what plugins work with: settings, declarations and signatures of the handlers.
+
+        Works on a service that does not run, and connects to nothing; its transports are then not open.
+
+        Raises:
+            ConfigurationError: the service is declared wrongly.
+        """
+        if self._runtime is not None:
+            return self._runtime.wiring
+        runtime = Runtime(self._blueprint)
+        try:
+            await runtime.compile()
+            return runtime.wiring
         finally:
             await runtime.stop()
 

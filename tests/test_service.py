@@ -290,3 +290,32 @@ async def test_chain_is_shown_when_a_service_does_not_run(name: str) -> None:
         await service.explain("missing")
     async with Greeter(ServiceConfig(name)) as running:
         assert (await running.explain("greet"))["in"] == chains["in"]
+
+
+async def test_wiring_is_compiled_without_io_when_a_service_does_not_run() -> None:
+    """Tools read declarations, signatures and settings of a service whose broker is away; a wrong one is refused."""
+
+    class Users(CliffracerService):
+        name = "users"
+        version = "1.2.0"
+
+        @rpc
+        async def find(self, id: int) -> str:
+            return str(id)
+
+    service = Users(ServiceConfig("users", transport="memory://nowhere", timeout=3))
+    wiring = await service.wiring()
+    assert (wiring.service.name, wiring.service.version, wiring.timeout_s) == ("users", "1.2.0", 3)
+    assert [each.name for each in wiring.declarations] == ["find"]
+    assert wiring.signatures["find"].returns is str
+    assert not any(each.connected for each in wiring.transports.values())
+    assert not service.ready
+    async with service:
+        assert await service.wiring() is service.runtime.wiring
+
+    class Wrong(CliffracerService):
+        @rpc
+        async def take(self, *rest: int) -> None: ...
+
+    with pytest.raises(ConfigurationError, match="cannot be sent by name"):
+        await Wrong().wiring()

@@ -27,6 +27,7 @@ BUILTIN = (
     "dlq",
     "client",
     "contract",
+    "asyncapi",
     "explain",
     "plugins",
     "version",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Callable
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -18,6 +19,7 @@ from .state import State
 __all__ = [
     "header_option",
     "json_option",
+    "output_option",
     "service_name",
     "serving_options",
     "settings_options",
@@ -94,6 +96,12 @@ _set_option = click.option(
 def settings_options(function: F) -> F:
     """Add `--transport` and `--set`."""
     return transport_option(_set_option(function))
+
+
+def output_option(function: F) -> F:
+    """Add `--output`."""
+    path = click.Path(dir_okay=False, path_type=Path)
+    return click.option("--output", "-o", type=path, help="Write to this file, in place of what it holds.")(function)
 
 
 def timeout_option(help: str) -> Callable[[F], F]:

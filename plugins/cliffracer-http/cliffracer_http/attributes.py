@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,9 +12,10 @@ from cliffracer_core.interfaces import ServiceAttribute, ServiceFace
 from . import marks
 from .application import Application
 from .model import RouteModel
+from .openapi import described, openapi_document
 from .server import Server
 
-__all__ = ["HttpFace", "attributes"]
+__all__ = ["HttpFace", "attributes", "openapi"]
 
 
 class HttpFace:
@@ -44,6 +46,15 @@ class HttpFace:
         return list(self._server.models)
 
 
+async def openapi(service: ServiceFace) -> dict[str, Any]:
+    """Describe a service as OpenAPI 3.1, as plain data; it need not be running, and nothing is connected to.
+
+    Raises:
+        ConfigurationError: the service, or one of its routes, is declared wrongly.
+    """
+    return openapi_document([described(await service.wiring())])
+
+
 def attributes(servers: Mapping[str, Server]) -> Mapping[str, ServiceAttribute]:
     """Return the attributes, given the servers by the id of the service they serve."""
 
@@ -55,6 +66,7 @@ def attributes(servers: Mapping[str, Server]) -> Mapping[str, ServiceAttribute]:
         return server.app if server is not None and server.app is not None else Application()
 
     made: dict[str, ServiceAttribute] = {"app": application, "http": lambda service: HttpFace(service, servers)}
+    made["openapi"] = lambda service: functools.partial(openapi, service)
     for decorator in (marks.get, marks.post, marks.put, marks.patch, marks.delete, marks.head, marks.options):
         made[decorator.__name__] = _on_service(decorator)
     made["route"] = _on_service(marks.route)

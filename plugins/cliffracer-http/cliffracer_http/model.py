@@ -15,7 +15,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import inspect as shapes
 
-from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.docstrings import Docstring, parse_docstring
+from cliffracer_core.errors import CliffracerError, ConfigurationError
 from cliffracer_core.handlers import Declaration
 from cliffracer_core.interfaces import Signature
 from cliffracer_core.validation import resolve_annotations
@@ -100,6 +101,7 @@ class RouteModel(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int | None = None
     timeout_s: float | None = None
     errors: tuple[type[Exception], ...] = ()
+    docs: Docstring = Docstring()
 
     @property
     def where(self) -> str:
@@ -159,7 +161,7 @@ def _model(declaration: Declaration, signature: Signature, options: RouteOptions
         raise ConfigurationError(
             f"handler {declaration.where!r}: a form and a JSON body exclude each other; annotate {names} with Form()"
         )
-    summary, _, rest = declaration.doc.partition("\n")
+    docs = parse_docstring(declaration.doc)
     return RouteModel(
         service=declaration.service,
         handler=declaration.name,
@@ -177,14 +179,23 @@ def _model(declaration: Declaration, signature: Signature, options: RouteOptions
         status_code=options.status_code,
         media_type=options.media_type,
         tags=options.tags,
-        summary=options.summary if options.summary is not None else summary.strip(),
-        description=options.description if options.description is not None else rest.strip(),
+        summary=options.summary if options.summary is not None else docs.summary,
+        description=options.description if options.description is not None else docs.description,
         deprecated=options.deprecated,
         include_in_schema=options.include_in_schema,
         max_body_bytes=options.max_body_bytes,
         timeout_s=options.timeout,
-        errors=options.errors,
+        errors=tuple(dict.fromkeys((*options.errors, *_raised(declaration, docs)))),
+        docs=docs,
     )  # fmt: skip
+
+
+def _raised(declaration: Declaration, docs: Docstring) -> list[type[CliffracerError]]:
+    """Return those of the errors named under `Raises:` that the handler's module knows and that a client may see."""
+    function = declaration.function
+    names = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__globals__", {})
+    found = (names.get(each) for each in docs.raises)
+    return [each for each in found if isinstance(each, type) and issubclass(each, CliffracerError)]
 
 
 def _mark(hint: Any) -> Location | None:

@@ -110,6 +110,13 @@ class Http:
         finally:
             self.servers.pop(service.id, None)
 
+    @hookimpl(optionalhook=True)
+    def cliffracer_register_commands(self) -> Sequence[object]:
+        """Offer `cliffracer openapi`; asked by cliffracer-cli."""
+        from .command import command
+
+        return [command]
+
     @hookimpl
     def cliffracer_register_http_server(self, wiring: Wiring, routes: Sequence[Route]) -> Sequence[HttpServer]:
         """Serve where there is something to serve."""

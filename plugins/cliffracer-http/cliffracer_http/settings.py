@@ -76,7 +76,9 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     idempotency_store: str | None = None
     """The store that remembers responses to an `Idempotency-Key`; None is `default`, unless that is memory."""
     guard_token: str | None = None
-    """Off loopback, /health/detailed answers only with `Authorization: Bearer` and this token."""
+    """Off loopback, /health/detailed, /openapi.json and /docs want `Authorization: Bearer` with this token."""
+    docs: Literal["guarded", "public", "off"] = "guarded"
+    """Who may read /openapi.json and /docs: as `guard_token` says, anybody, or nobody."""
     middleware: tuple[str, ...] = ()
     """ASGI middleware as `module:factory`, outermost first; each is called with the next application."""
     static: Mapping[str, str] = {}

@@ -13,6 +13,7 @@ from cliffracer_core.errors import ConfigurationError, NotFoundError
 from cliffracer_core.interfaces import SocketLimits, Wiring
 
 from .application import Dispatcher, Table
+from .docs import Docs, paths_for
 from .edge import correlation_of
 from .health import HEALTH_PATHS, Health
 from .model import RouteModel
@@ -56,6 +57,7 @@ class Site:
         self._asgi: Any = self._by_path
         health = Health(lambda: [each.wiring for each in self._residents], self._fail)
         self._health = {path: health.page(path) for path in HEALTH_PATHS}
+        self._docs = Docs(lambda: [(each.wiring.service, each.models) for each in self._residents], self._fail)
 
     @property
     def url(self) -> str | None:
@@ -71,7 +73,8 @@ class Site:
         """
         async with self._lock:
             self._check(resident)
-            for path, page in self._health.items():
+            docs = {path: self._docs.page(path) for path in paths_for(resident.wiring.service)}
+            for path, page in (self._health | docs).items():
                 resident.table.put("GET", path, page)
                 resident.table.put("HEAD", path, page)
             self._residents.append(resident)
