@@ -92,7 +92,7 @@ class Matcher(Generic[T]):
     def find(self, path: str) -> tuple[T, dict[str, str]] | None:
         """Return what serves a request's path and the values of its parameters; None where nothing does.
 
-        A parameter never is empty, and holds neither a control character nor what was no UTF-8.
+        A parameter never is empty, and holds no control character, no `..` segment and nothing that was no UTF-8.
         """
         value = self.static.get(path)
         if value is not None:
@@ -102,6 +102,8 @@ class Matcher(Generic[T]):
         node = self._root
         segments = path.split("/")
         del segments[0]
+        if "/." in path and ("." in segments or ".." in segments):
+            return None  # clients resolve these; what still has them is after files it should not reach
         values: list[str] = []
         for segment in segments:
             child = node.static.get(segment)

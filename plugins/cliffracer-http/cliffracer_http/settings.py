@@ -9,7 +9,9 @@ import msgspec
 
 from cliffracer_core.interfaces import ServiceInfo
 
-__all__ = ["CorsSettings", "HttpSettings", "settings_of"]
+from .servers.interface import ServerSettings
+
+__all__ = ["CorsSettings", "HttpSettings", "server_settings", "settings_of"]
 
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -38,12 +40,14 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """0 takes a free one."""
     unix_socket: str | None = None
     """Listen on this path in place of host and port."""
-    server: Literal["auto", "hypercorn", "uvicorn"] = "hypercorn"
+    server: Literal["auto", "hypercorn", "uvicorn", "granian"] = "hypercorn"
     """`auto` takes the fastest that is installed."""
     tls_cert: str | None = None
     """Path of the certificate chain in PEM; with `tls_key` the server speaks TLS."""
     tls_key: str | None = None
     tls_key_password: str | None = None
+    tls_reload_s: Positive = 5.0
+    """How often the certificate's files are looked at for a change."""
     prefix: str = ""
     """Stands before every route's path, such as `/api`; health stays at the root."""
     cors: CorsSettings = CorsSettings()
@@ -52,8 +56,14 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     compression_min_bytes: Count = 1024
     max_body_bytes: Count = 1024 * 1024
     """Larger request bodies are refused (413); a route may set its own."""
+    max_header_bytes: Count = 64 * 1024
+    """A longer head of a request is refused (431)."""
+    header_timeout_s: Positive = 10.0
+    """For the whole head of a request, where the server can."""
     keep_alive_s: Positive = 75.0
     """An idle connection is closed after so long."""
+    write_timeout_s: Positive = 60.0
+    """A client that reads nothing for so long, while there is much to send, is cut off."""
     upload_memory_bytes: Count = 1024 * 1024
     """An uploaded file larger than this is kept on disk."""
     idempotency_ttl_s: Positive = 24 * 3600.0
@@ -67,6 +77,12 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """URL path to folder of files served there."""
     spa: str | None = None
     """Folder of a single-page application: its files, and its index.html for every other page."""
+
+
+def server_settings(settings: HttpSettings) -> ServerSettings:
+    """Return the part of the settings that a server of ASGI applications needs."""
+    names = ServerSettings.__struct_fields__
+    return ServerSettings(**{name: getattr(settings, name) for name in names if hasattr(settings, name)})
 
 
 def settings_of(service: ServiceInfo) -> HttpSettings:

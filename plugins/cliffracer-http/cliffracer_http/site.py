@@ -15,8 +15,9 @@ from .edge import correlation_of
 from .health import HEALTH_PATHS, Health
 from .model import RouteModel
 from .problems import send_problem
-from .serving import Serving, bind, serving_for
-from .settings import HttpSettings
+from .servers.choice import make_server
+from .servers.interface import AsgiServer
+from .settings import HttpSettings, server_settings, settings_of
 
 __all__ = ["Resident", "Site", "site_for"]
 
@@ -45,8 +46,8 @@ class Site:
         self._key = key
         self._settings = settings
         self._residents: list[Resident] = []
-        self._serving: Serving | None = None
-        self._url = ""
+        self._server: AsgiServer | None = None
+        self._urls: list[str] = []
         self._lock = asyncio.Lock()
         self._asgi: Any = self._by_path
         health = Health(lambda: [each.wiring for each in self._residents], self._fail)
@@ -55,7 +56,7 @@ class Site:
     @property
     def url(self) -> str | None:
         """Where it listens, such as `http://127.0.0.1:8080`; None while it does not."""
-        return None if self._serving is None else self._url
+        return None if self._server is None else self._urls[0]
 
     async def enter(self, resident: Resident) -> None:
         """Serve a service too; the first one starts the server.
@@ -71,7 +72,7 @@ class Site:
                 resident.table.put("HEAD", path, page)
             self._residents.append(resident)
             self._settle()
-            if self._serving is None:
+            if self._server is None:
                 try:
                     await self._listen()
                 except BaseException:
@@ -80,24 +81,19 @@ class Site:
                     raise
 
     async def _listen(self) -> None:
-        serving = serving_for(self._settings)
-        listener, url = bind(self._settings)
-        try:
-            await serving.start(self, listener)
-        except BaseException:
-            listener.close()
-            raise
-        self._serving, self._url = serving, url
+        server = make_server(self._settings.server)
+        self._urls = await server.start(self, server_settings(self._settings))
+        self._server = server
 
     async def leave(self, resident: Resident, grace_s: float) -> None:
         """Serve a service no more; the last one stops the server, which finishes what runs."""
         async with self._lock:
             if resident not in self._residents:
                 return
-            if len(self._residents) == 1 and self._serving is not None:
-                serving, self._serving = self._serving, None
+            if len(self._residents) == 1 and self._server is not None:
+                server, self._server = self._server, None
                 try:
-                    await serving.stop(grace_s)
+                    await server.stop(grace_s)
                 finally:
                     self._residents.remove(resident)
                     _forget(self._key, self)
@@ -109,7 +105,13 @@ class Site:
         self._asgi = self._residents[0].asgi if len(self._residents) == 1 else self._by_path
 
     def _check(self, resident: Resident) -> None:
+        settings = settings_of(resident.wiring.service)
         for other in self._residents:
+            if (settings.server, server_settings(settings)) != (self._settings.server, server_settings(self._settings)):
+                raise ConfigurationError(
+                    f"services {other.wiring.service.name!r} and {resident.wiring.service.name!r} share a port, and set "
+                    f"http.server, TLS or its times differently; set them alike, or give one http.port"
+                )
             for model in resident.models:
                 methods = other.table.get(model.path)
                 if methods is not None and model.method in methods:

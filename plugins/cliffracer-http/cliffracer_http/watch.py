@@ -78,37 +78,47 @@ class Inbox:
 
     def __init__(self, receive: Any) -> None:
         self._receive = receive
-        self._next: asyncio.Task[Any] | None = None
-        self._kept: deque[Any] = deque()
-        self._given: Any = None
-        self._asking = False
+        self._messages: deque[Any] = deque()
+        self._changed = asyncio.Event()
+        self._asked: asyncio.Task[Any] | None = None
+        self._error: BaseException | None = None
+        self._gone = False
 
     async def __call__(self) -> Any:
-        """Return the next message, as the server's own would."""
-        if self._kept:
-            return self._kept.popleft()
-        self._asking = True
-        try:
-            message = self._given = await self._take()
-        finally:
-            self._asking = False
-        return message
+        """Return the next message, or raise, as the server's own would."""
+        while not self._messages:
+            if self._error is not None:
+                raise self._error
+            await self._next()
+        return self._messages.popleft()
 
     async def watch(self) -> Any:
-        """Return the next message, and keep it for the handler; of a body at most one part is read ahead."""
-        while self._kept and self._kept[-1].get("more_body", False):
-            await asyncio.sleep(PERIOD_S)
-        message = await self._take()
-        if not self._asking and message is not self._given:
-            self._kept.append(message)
-        return message
+        """Return when the client has gone; of a body at most one part is read ahead."""
+        while not self._gone:
+            if self._error is not None or (self._messages and self._messages[-1].get("more_body", False)):
+                await asyncio.sleep(PERIOD_S)
+            else:
+                await self._next()
+        return {"type": "http.disconnect"}
 
-    async def _take(self) -> Any:
-        if self._next is None or self._next.done():
-            self._next = asyncio.ensure_future(self._receive())
-        return await asyncio.shield(self._next)
+    async def _next(self) -> None:
+        if self._asked is None:
+            self._asked = asyncio.ensure_future(self._receive())
+            self._asked.add_done_callback(self._on_message)
+        self._changed.clear()
+        await self._changed.wait()
+
+    def _on_message(self, asked: asyncio.Task[Any]) -> None:
+        self._asked = None
+        if asked.cancelled():
+            return
+        self._error = asked.exception()
+        if self._error is None:
+            self._messages.append(asked.result())
+            self._gone = self._gone or asked.result()["type"] == "http.disconnect"
+        self._changed.set()
 
     def close(self) -> None:
         """Wait for nothing any more."""
-        if self._next is not None:
-            self._next.cancel()
+        if self._asked is not None:
+            self._asked.cancel()

@@ -176,33 +176,52 @@ async def test_connection_is_used_again_when_slow_requests_follow_each_other(ser
     assert log.events.count("reads 2 ends") == 3
 
 
-async def test_handler_gets_every_message_once_when_the_watch_has_read_first() -> None:
-    """In any order of asking, a handler sees the parts in order, and the watch hears of the end."""
-    parts = [{"type": "http.request", "body": b"%d" % number, "more_body": number < 4} for number in range(5)]
+async def test_handler_gets_every_message_once_when_the_watch_reads_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the watch has read first, or waits as the handler does, parts come once and in order."""
+    monkeypatch.setattr("cliffracer_http.watch.PERIOD_S", 0.001)
     messages: asyncio.Queue[Any] = asyncio.Queue()
-    inbox = Inbox(messages.get)
+    asked = asyncio.Event()
+
+    async def receive() -> Any:
+        asked.set()
+        return await messages.get()
 
     async def watching() -> str:
-        while True:
-            message = await inbox.watch()
-            if message["type"] == "http.disconnect":
-                return "gone"
+        while (await inbox.watch())["type"] != "http.disconnect":
+            pass
+        return "gone"
 
+    inbox = Inbox(receive)
     watcher = asyncio.create_task(watching())
     seen: list[bytes] = []
-    for number, part in enumerate(parts):
-        if number % 2:
-            reader = asyncio.create_task(inbox())
+    async with asyncio.timeout(10):
+        for number in range(6):
+            await asked.wait()  # the watch waits for the next message
+            asked.clear()
+            reader = asyncio.create_task(inbox()) if number % 2 else None
             await asyncio.sleep(0)
-            messages.put_nowait(part)
-            seen.append((await reader)["body"])
-        else:
-            messages.put_nowait(part)
-            await asyncio.sleep(0.01)
-            seen.append((await inbox())["body"])
-    assert seen == [b"0", b"1", b"2", b"3", b"4"]
-    messages.put_nowait({"type": "http.disconnect"})
-    async with asyncio.timeout(5):
+            messages.put_nowait({"type": "http.request", "body": b"%d" % number, "more_body": number < 5})
+            if reader is None:
+                while not messages.empty():
+                    await asyncio.sleep(0)
+            seen.append((await (reader or inbox()))["body"])
+        assert seen == [b"0", b"1", b"2", b"3", b"4", b"5"]
+        messages.put_nowait({"type": "http.disconnect"})
         assert await watcher == "gone"
         assert (await inbox())["type"] == "http.disconnect"
+    inbox.close()
+
+
+async def test_one_part_is_read_ahead_when_the_handler_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watch fills no memory with a body that nobody wants; the server goes on holding the client back."""
+    monkeypatch.setattr("cliffracer_http.watch.PERIOD_S", 0.001)
+    messages: asyncio.Queue[Any] = asyncio.Queue()
+    for number in range(5):
+        messages.put_nowait({"type": "http.request", "body": b"%d" % number, "more_body": True})
+    inbox = Inbox(messages.get)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.2):
+            await inbox.watch()
+    assert messages.qsize() == 4
+    assert (await inbox())["body"] == b"0"
     inbox.close()

@@ -104,6 +104,15 @@ async def test_start_fails_when_two_services_have_one_route(free_port: Callable[
         pass
 
 
+async def test_start_fails_when_services_on_one_port_want_different_servers(free_port: Callable[[], int]) -> None:
+    """One port has one server with one set of times: which one is meant is not guessed."""
+    port = free_port()
+    async with Users(config("users", port, server="uvicorn")):
+        for http in ({"server": "hypercorn"}, {"server": "uvicorn", "keep_alive_s": 3.0}):
+            with pytest.raises(ConfigurationError, match="'users' and 'orders' share a port, and set http.server"):
+                await Orders(config("orders", port, **http)).start()
+
+
 async def test_start_fails_when_the_port_is_taken() -> None:
     """The error names the address and the setting; after that it can start elsewhere."""
     with socket.socket() as taken:

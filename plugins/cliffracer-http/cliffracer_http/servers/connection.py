@@ -1,0 +1,155 @@
+"""One connection under Hypercorn's protocols."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from hypercorn.asyncio.worker_context import WorkerContext
+from hypercorn.config import Config
+from hypercorn.events import Closed, RawData, Updated
+from hypercorn.protocol import ProtocolWrapper
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.typing import AppWrapper, ConnectionState
+from hypercorn.utils import parse_socket_addr
+
+from .inbox import Group
+from .interface import ServerSettings
+
+__all__ = ["LINGER_S", "REQUEST_TIMEOUT", "Connection"]
+
+LINGER_S = 2.0
+"""How long a client may go on sending after the response to it ended, before the connection is cut."""
+REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_CHUNK = 2**16
+
+
+class Connection:
+    """Read, hand to the protocol, write, and keep the times."""
+
+    def __init__(
+        self, app: AppWrapper, config: Config, settings: ServerSettings, context: WorkerContext,
+        reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
+    ) -> None:  # fmt: skip
+        self._app = app
+        self._config = config
+        self._settings = settings
+        self._context = context
+        self._reader = reader
+        self._writer = writer
+        self._loop = asyncio.get_running_loop()
+        self._protocol: ProtocolWrapper | None = None
+        self._idle = True
+        self._done = False
+        """The protocol has ended; what still comes is thrown away."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._in_head = False
+        """The clock runs for the rest of a request's head."""
+
+    async def run(self) -> None:
+        """Serve until either side ends it."""
+        transport = self._writer.transport
+        try:
+            async with Group(self._loop) as group:
+                self._protocol = self._wrap(group)
+                await self._protocol.initiate()
+                self._clock(self._settings.header_timeout_s, self.close)
+                await self._read(self._protocol)
+        except OSError:
+            pass  # the peer is gone
+        finally:
+            self._clock(0, None)
+            transport.close()
+
+    def _wrap(self, group: Group) -> ProtocolWrapper:
+        extra = self._writer.get_extra_info
+        sock, tls = extra("socket"), extra("ssl_object")
+        client = parse_socket_addr(sock.family, sock.getpeername())
+        server = parse_socket_addr(sock.family, sock.getsockname())
+        alpn = "http/1.1" if tls is None else tls.selected_alpn_protocol()
+        state = ConnectionState({})
+        return ProtocolWrapper(
+            self._app, self._config, self._context, group, state, tls is not None, client, server, self._send, alpn
+        )
+
+    async def _read(self, protocol: ProtocolWrapper) -> None:
+        while True:
+            try:
+                data = await self._reader.read(_CHUNK)
+            except OSError:
+                break
+            if not data:
+                break
+            if self._done:
+                continue
+            await protocol.handle(RawData(data))
+            if self._idle and not self._in_head and self._has_part_of_head(protocol):
+                self._clock(self._settings.header_timeout_s, self._refuse_slow)
+                self._in_head = True
+        await protocol.handle(Closed())
+
+    @staticmethod
+    def _has_part_of_head(protocol: ProtocolWrapper) -> bool:
+        inner = protocol.protocol
+        return isinstance(inner, H11Protocol) and bool(inner.connection.trailing_data[0])
+
+    async def _send(self, event: Any) -> None:
+        if isinstance(event, RawData):
+            if self._writer.transport.is_closing():
+                return
+            self._writer.write(event.data)
+            try:
+                await self._writer.drain()
+            except OSError:
+                if self._protocol is not None:
+                    await self._protocol.handle(Closed())
+        elif isinstance(event, Updated):
+            self._idle = event.idle
+            if event.idle and self._context.terminated.is_set():
+                self.close()
+            elif event.idle:
+                self._clock(self._settings.keep_alive_s, self.close)
+            else:
+                self._clock(0, None)
+        elif isinstance(event, Closed):
+            self._finish()
+
+    def _clock(self, delay_s: float, then: Any) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = None if then is None else self._loop.call_later(delay_s, then)
+        self._in_head = False
+
+    def _refuse_slow(self) -> None:
+        self._writer.write(REQUEST_TIMEOUT)
+        self.close()
+
+    def _finish(self) -> None:
+        """End our side; closing at once could destroy a response that the peer, still sending, has not read."""
+        if self._done:
+            return
+        self._done = True
+        transport = self._writer.transport
+        if transport.is_closing() or not transport.can_write_eof():
+            transport.close()
+            return
+        try:
+            transport.write_eof()
+        except OSError:
+            transport.close()
+        else:
+            self._clock(LINGER_S, transport.abort)
+
+    def close(self) -> None:
+        """Close after what is written has been sent."""
+        self._clock(0, None)
+        self._writer.transport.close()
+
+    def drain(self) -> None:
+        """Close if idle; otherwise when the running requests are done."""
+        if self._idle:
+            self.close()
+
+    def abort(self) -> None:
+        """Close at once."""
+        self._writer.transport.abort()

@@ -1,0 +1,79 @@
+"""What every server of ASGI applications offers here, and says it lacks."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, Protocol
+
+import msgspec
+
+__all__ = ["Asgi", "AsgiServer", "ServerCapabilities", "ServerSettings"]
+
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+"""An ASGI 3 application."""
+Positive = Annotated[float, msgspec.Meta(gt=0)]
+Count = Annotated[int, msgspec.Meta(ge=1)]
+
+
+class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
+    """What a server can; a promise that it lacks is not made for it."""
+
+    http2: bool = False
+    tls: bool = True
+    tls_reload: bool = False
+    """A renewed certificate is taken without a restart."""
+    unix_socket: bool = True
+    websockets: bool = True
+    header_timeout: bool = True
+    """A connection whose request head does not arrive in time is closed."""
+    header_limit: bool = True
+    """A head longer than `max_header_bytes` is refused with 431; where False, the connection is only closed."""
+    keep_alive_timeout: bool = True
+    """An idle connection is closed in time."""
+    write_timeout: bool = True
+    """A client that does not read its response is cut off in time."""
+    early_response: bool = True
+    """A response sent before the whole body was read reaches a client that is still sending."""
+
+
+class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and within which bounds a server serves."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    """0 takes a free one."""
+    unix_socket: str | None = None
+    """Listen on this path in place of host and port."""
+    reuse_port: bool = False
+    """Let other processes of this user listen on the same port; the kernel spreads connections over them."""
+    tls_cert: str | None = None
+    """Path of the certificate chain in PEM; with `tls_key` the server speaks TLS."""
+    tls_key: str | None = None
+    tls_key_password: str | None = None
+    tls_reload_s: Positive = 5.0
+    """How often the certificate's files are looked at for a change."""
+    keep_alive_s: Positive = 75.0
+    """An idle connection is closed after so long."""
+    header_timeout_s: Positive = 10.0
+    """For the whole head of a request, from its first byte, and for the first byte of a connection."""
+    write_timeout_s: Positive = 60.0
+    """A client that reads nothing for so long, while there is much to send, is cut off."""
+    max_header_bytes: Count = 64 * 1024
+    backlog: Count = 1024
+
+
+class AsgiServer(Protocol):
+    """Serve one application in the running event loop, without signal handlers or threads of its own making."""
+
+    capabilities: ServerCapabilities
+
+    async def start(self, app: Asgi, settings: ServerSettings) -> list[str]:
+        """Listen, and return the URLs; connections are accepted when this returns.
+
+        Raises:
+            ConfigurationError: the settings ask for what it cannot, or a certificate cannot be read.
+            StartupError: the address cannot be listened on.
+        """
+
+    async def stop(self, grace_s: float) -> None:
+        """Accept no more, close idle connections, finish running requests; cut what runs after `grace_s` seconds."""
