@@ -253,12 +253,11 @@ class Handler:
         """Run one call in the current task; see `interfaces.Entry`."""
         scope, gate, run = self.scope, self.gate, Run()
         before = current_context()
-        task = asyncio.current_task()
         taken = False
         try:
             scope.begin(run, context)
             if run.task is None:
-                scope.register(run, task)
+                scope.register(run, asyncio.current_task())
             taken = gate.take() or await self._slot()
             return await self.chain(context)
         except asyncio.CancelledError:

@@ -46,7 +46,7 @@ Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
 
 
 def compile_endpoint(
-    model: RouteModel, entry: Entry, fail: Fail, watch: Watch, *, timeout_s: float, max_body_bytes: int,
+    model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, *, timeout_s: float, max_body_bytes: int,
     memory_bytes: int, head: bool = False,
 ) -> Endpoint:  # fmt: skip
     """Make the callable that serves a route.
@@ -55,6 +55,7 @@ def compile_endpoint(
         model: the route.
         entry: the compiled handler.
         fail: answers for what goes wrong.
+        app: what `request.app` is.
         watch: cancels a handler whose client goes away.
         timeout_s: what a request may take; a client may ask for less.
         max_body_bytes: larger bodies are refused.
@@ -75,17 +76,21 @@ def compile_endpoint(
     async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
         headers, correlation_id, asked_s, content_type, accept = admit(scope["headers"])
         opened: FormData | None = None
+        body: bytes | None = None
         inbox: Inbox | None = None
         task: asyncio.Task[Any] | None = None
         try:
             state: dict[str, object] = {SCOPE: scope}
             arguments = bind(scope, values) if bind is not None else values
             if decode is not None:
-                arguments.update(decode(await read_body(receive, limit), content_type))
+                body = await read_body(receive, limit)
+                arguments.update(decode(body, content_type))
             elif form is not None:
+                body = b""
                 opened = await form(scope, receive, limit, content_type, arguments, state)
             if wants_request:
-                inbox = Inbox(limited(receive, limit))
+                inbox = Inbox(limited(receive, limit), body)
+                scope["app"] = app
                 state[REQUEST] = Request(scope, inbox, send)
             deadline = time.monotonic() + (allowed_s if asked_s is None else min(asked_s, allowed_s))
             context = MessageContext(
@@ -107,12 +112,13 @@ def compile_endpoint(
                 return
             result = await call(context)
             watch.end(task)
+            task = None
             if isinstance(result, Response):
                 await respond(result, scope, receive, send, correlation_id)
                 return
-            start, body = render(result, scope, correlation_id, accept)
+            start, end = render(result, scope, correlation_id, accept)
             await send(start)
-            await send(body)
+            await send(end)
         except ClientGone:
             return
         except Exception as error:
@@ -138,6 +144,7 @@ def compile_endpoint(
 Rendered = tuple[dict[str, Any], dict[str, Any]]
 Render = Callable[[Any, Any, str, bytes], Rendered]
 _JSON_TYPE = (b"content-type", b"application/json")
+_LENGTHS = tuple((b"content-length", b"%d" % size) for size in range(2048))
 
 
 def compile_reply(model: RouteModel, *, head: bool) -> Render:
@@ -169,7 +176,9 @@ def compile_reply(model: RouteModel, *, head: bool) -> Render:
             if codec is None:
                 raise NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
             body, kind = codec.encode(result), (b"content-type", codec.content_type.encode("ascii"))
-        headers = [kind, (b"content-length", b"%d" % len(body)), correlation, *extra]
+        size = len(body)
+        length = _LENGTHS[size] if size < 2048 else (b"content-length", b"%d" % size)
+        headers = [kind, length, correlation, *extra]
         return _messages(code, headers, b"" if head else body)
 
     return render

@@ -97,8 +97,8 @@ class Matcher(Generic[T]):
         value = self.static.get(path)
         if value is not None:
             return value, _NO_VALUES
-        if "\ufffd" in path or (not path.isprintable() and _has_control(path)):
-            return None  # the server's sign for bytes that are no UTF-8, or what no path holds
+        if not (path.isascii() and path.isprintable()) and _is_broken(path):
+            return None
         node = self._root
         segments = path.split("/")
         del segments[0]
@@ -140,5 +140,6 @@ def _shape(path: str) -> str:
     return _PART.sub(lambda match: "{:path}" if match[2] else "{}", path)
 
 
-def _has_control(path: str) -> bool:
-    return any(each < " " or each == "\x7f" for each in path)
+def _is_broken(path: str) -> bool:
+    """Tell whether a path holds control characters, or the server's sign for bytes that are no UTF-8."""
+    return "\ufffd" in path or any(each < " " or each == "\x7f" for each in path)

@@ -55,7 +55,7 @@ class Server:
         table = Table()
         static = static_routes(settings.static, settings.spa)
         dispatcher = Dispatcher(wiring.service.name, table, app, static, max_body_bytes=settings.max_body_bytes)
-        self.models = self._fill(table, dispatcher, wiring, routes, settings)
+        self.models = self._fill(table, dispatcher, app, wiring, routes, settings)
         factories = [*_configured(settings), *asgi]
         self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))
         site = site_for(settings)
@@ -69,8 +69,8 @@ class Server:
             await site.leave(self._resident, 0.6 * self._grace_s)
 
     def _fill(
-        self, table: Table, dispatcher: Dispatcher, wiring: Wiring, routes: Sequence[tuple[Route, Entry]],
-        settings: HttpSettings,
+        self, table: Table, dispatcher: Dispatcher, app: Application, wiring: Wiring,
+        routes: Sequence[tuple[Route, Entry]], settings: HttpSettings,
     ) -> list[RouteModel]:  # fmt: skip
         models: list[RouteModel] = []
         entries: dict[str, Entry] = {}
@@ -86,7 +86,7 @@ class Server:
 
         def compiled(model: RouteModel, *, head: bool) -> Endpoint:
             return compile_endpoint(
-                model, entries[model.handler], dispatcher.fail, watch, timeout_s=wiring.timeout_s,
+                model, entries[model.handler], dispatcher.fail, app, watch, timeout_s=wiring.timeout_s,
                 max_body_bytes=settings.max_body_bytes, memory_bytes=settings.upload_memory_bytes, head=head,
             )  # fmt: skip
 

@@ -109,8 +109,8 @@ class Site:
         for other in self._residents:
             if (settings.server, server_settings(settings)) != (self._settings.server, server_settings(self._settings)):
                 raise ConfigurationError(
-                    f"services {other.wiring.service.name!r} and {resident.wiring.service.name!r} share a port, and set "
-                    f"http.server, TLS or its times differently; set them alike, or give one http.port"
+                    f"services {other.wiring.service.name!r} and {resident.wiring.service.name!r} share a port, and "
+                    f"set http.server, TLS or its times differently; set them alike, or give one http.port"
                 )
             for model in resident.models:
                 methods = other.table.get(model.path)

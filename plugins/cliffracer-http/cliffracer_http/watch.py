@@ -74,11 +74,14 @@ class Inbox:
 
     Args:
         receive: the server's.
+        body: of the request, where it has been read already.
     """
 
-    def __init__(self, receive: Any) -> None:
+    def __init__(self, receive: Any, body: bytes | None = None) -> None:
         self._receive = receive
         self._messages: deque[Any] = deque()
+        if body is not None:
+            self._messages.append({"type": "http.request", "body": body, "more_body": False})
         self._changed = asyncio.Event()
         self._asked: asyncio.Task[Any] | None = None
         self._error: BaseException | None = None

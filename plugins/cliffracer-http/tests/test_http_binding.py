@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import httpx
 import msgspec
 import pytest
-from cliffracer_http import Body, Cookie, Form, Header, Path, Query, Request, delete, get, post, put
+from cliffracer_http import Application, Body, Cookie, Form, Header, Path, Query, Request, delete, get, post, put
 from msgspec import Meta
 
 from cliffracer_core import CliffracerService, ConfigurationError, MessageContext, ServiceConfig, rpc
@@ -115,6 +115,10 @@ class Shop(CliffracerService):
     @delete("/fruit")
     async def fruit(self, id: int, person: Person) -> list[object]:
         return [id, person.name]
+
+    @post("/twice")
+    async def twice(self, person: Person, request: Request) -> list[object]:
+        return [person.name, await request.json(), isinstance(request.app, Application)]
 
     @get("/asked")
     async def asked(self, request: Request, context: MessageContext, q: str = "") -> list[object]:
@@ -221,6 +225,12 @@ async def test_request_and_context_are_given_when_a_handler_asks(client: httpx.A
     """`Request` and `MessageContext` by annotation, beside ordinary parameters."""
     expected = ["/asked", "http", "asked", "GET /asked", "x"]
     assert await ok(await client.get("/asked?q=x")) == expected
+
+
+async def test_request_has_its_body_when_a_parameter_took_it_too(client: httpx.AsyncClient) -> None:
+    """A handler may ask for the decoded body and for the request, whose body is then at hand, and its application."""
+    ada = {"name": "Ada"}
+    assert await ok(await client.post("/twice", json=ada)) == ["Ada", ada, True]
 
 
 # --- what is wrong ----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import httpx
 import pytest
-from cliffracer_http import Body, Request, get, post
+from cliffracer_http import Body, Request, StreamingResponse, get, post
 from cliffracer_http.watch import Inbox
 
 from cliffracer_core import CliffracerService, ServiceConfig, rpc
@@ -96,6 +96,16 @@ class Front(CliffracerService):
             yield 1
             await asyncio.sleep(60)
 
+    @get("/response")
+    async def response(self) -> StreamingResponse:
+        async def parts() -> AsyncIterator[bytes]:
+            async with self.log.around("response"):
+                while True:
+                    yield b"x"
+                    await asyncio.sleep(0.01)
+
+        return StreamingResponse(parts())
+
     @get("/quick/{seconds}")
     async def quick(self, seconds: float) -> float:
         await asyncio.sleep(seconds)
@@ -127,12 +137,13 @@ async def leave(client: httpx.AsyncClient, log: Log, method: str, path: str, beg
         ("POST", "/reads", "reads 5", {"content": b"12345"}),
         ("GET", "/stream", "stream", {}),
         ("GET", "/silent", "silent", {}),
+        ("GET", "/response", "response", {}),
     ],
 )
 async def test_handler_is_cancelled_when_its_client_goes_away(
     serve: Any, log: Log, server: str, method: str, path: str, name: str, options: dict[str, Any]
 ) -> None:
-    """With a body, with the request at hand, with a body read late, streaming, and streaming nothing."""
+    """With a body, with the request at hand, with a body read late, streaming, streaming nothing, and a response."""
     client: httpx.AsyncClient = await serve(Front, http={"server": server})
     await leave(client, log, method, path, f"{name} begins", **options)
     await log.has(f"{name} is cancelled")

@@ -14,13 +14,11 @@ from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from .inbox import Group
-from .interface import ServerSettings
+from .interface import LINGER_BYTES, LINGER_S, ServerSettings
 
-__all__ = ["LINGER_S", "REQUEST_TIMEOUT", "Connection"]
+__all__ = ["Connection"]
 
-LINGER_S = 2.0
-"""How long a client may go on sending after the response to it ended, before the connection is cut."""
-REQUEST_TIMEOUT = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+_TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _CHUNK = 2**16
 
 
@@ -73,6 +71,7 @@ class Connection:
         )
 
     async def _read(self, protocol: ProtocolWrapper) -> None:
+        late = 0
         while True:
             try:
                 data = await self._reader.read(_CHUNK)
@@ -81,6 +80,9 @@ class Connection:
             if not data:
                 break
             if self._done:
+                late += len(data)
+                if late > LINGER_BYTES:
+                    self.abort()
                 continue
             await protocol.handle(RawData(data))
             if self._idle and not self._in_head and self._has_part_of_head(protocol):
@@ -121,7 +123,7 @@ class Connection:
         self._in_head = False
 
     def _refuse_slow(self) -> None:
-        self._writer.write(REQUEST_TIMEOUT)
+        self._writer.write(_TOO_SLOW)
         self.close()
 
     def _finish(self) -> None:

@@ -7,13 +7,10 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from .interface import ServerSettings
+from .interface import LINGER_BYTES, LINGER_S, ServerSettings
 
-__all__ = ["LINGER_BYTES", "LINGER_S", "protocol_class"]
+__all__ = ["protocol_class"]
 
-LINGER_S = 2.0
-LINGER_BYTES = 16 * 1024 * 1024
-"""What a client may go on sending after the response to it ended, before the connection is cut."""
 _TOO_SLOW = b"HTTP/1.1 408 Request Timeout\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 _TOO_LARGE = b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 

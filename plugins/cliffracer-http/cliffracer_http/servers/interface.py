@@ -7,10 +7,13 @@ from typing import Annotated, Any, Protocol
 
 import msgspec
 
-__all__ = ["Asgi", "AsgiServer", "ServerCapabilities", "ServerSettings"]
+__all__ = ["LINGER_BYTES", "LINGER_S", "Asgi", "AsgiServer", "ServerCapabilities", "ServerSettings"]
 
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 """An ASGI 3 application."""
+LINGER_S = 2.0
+LINGER_BYTES = 16 * 1024 * 1024
+"""What a client may go on sending after the response to it ended, before the connection is cut."""
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 Count = Annotated[int, msgspec.Meta(ge=1)]
 

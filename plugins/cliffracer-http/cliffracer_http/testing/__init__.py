@@ -1,0 +1,8 @@
+"""The contract of HTTP servers, as tests."""
+
+from __future__ import annotations
+
+from .contract import HttpServerContract
+from .raw import Raw, RawResponse
+
+__all__ = ["HttpServerContract", "Raw", "RawResponse"]

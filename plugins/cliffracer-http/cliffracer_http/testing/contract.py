@@ -1,0 +1,17 @@
+"""The contract of an HTTP server, all parts together."""
+
+from __future__ import annotations
+
+from .ending import EndingContract
+from .exchange import ExchangeContract
+from .patience import PatienceContract
+from .refusal import RefusalContract
+
+__all__ = ["HttpServerContract"]
+
+
+class HttpServerContract(ExchangeContract, RefusalContract, PatienceContract, EndingContract):
+    """What every server promises, as tests; a test that needs a capability it lacks is skipped.
+
+    A subclass named `Test...` writes `make_server`, and `certificate` where the server can TLS.
+    """
