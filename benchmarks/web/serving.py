@@ -63,7 +63,9 @@ async def _listening(contestant: str, server: str, variant: str) -> AsyncIterato
 def _uvicorn(app: Any, listener: socket.socket) -> tuple[Any, Any]:
     import uvicorn
 
-    config = uvicorn.Config(app, http="httptools", log_config=None, access_log=False, server_header=False)
+    config = uvicorn.Config(
+        app, http="httptools", log_config=None, access_log=False, server_header=False, proxy_headers=False
+    )  # fmt: skip
     server = uvicorn.Server(config)
 
     def stop() -> None:
