@@ -13,10 +13,10 @@ from starlette.routing import BaseRoute, Match, Router
 
 from cliffracer_core.errors import NotFoundError
 
-from .bodies import limited
 from .edge import CORRELATION_HEADER, correlation_of
 from .endpoint import Endpoint, respond
 from .errors import MethodNotAllowed
+from .limits import BodyLimits, Exchange, HeadersTooLarge
 from .matcher import Matcher
 from .problems import send_problem
 from .streaming import ResponseBroken
@@ -55,17 +55,26 @@ class Dispatcher:
         table: the routes.
         app: what the program may have added to.
         static: routes of files, asked last.
-        max_body_bytes: what the program's own routes may read of a request.
+        body: limits of what the program's own routes may read.
+        max_headers: a request with more is refused.
     """
 
     def __init__(
-        self, service: str, table: Table, app: Application, static: Sequence[BaseRoute], *, max_body_bytes: int
+        self,
+        service: str,
+        table: Table,
+        app: Application,
+        static: Sequence[BaseRoute],
+        body: BodyLimits,
+        *,
+        max_headers: int,
     ) -> None:
         self._service = service
         self._find = table.find
         self._app = app
         self._static = list(static)
-        self._max_body_bytes = max_body_bytes
+        self._body = body
+        self._max_headers = max_headers
         self._rest = _correlated(self._raising(app.router))
         self._files = _correlated(self._raising(Router(self._static))) if static else self._rest
 
@@ -95,12 +104,21 @@ class Dispatcher:
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         """Serve one request or connection, as ASGI 3."""
+        if len(scope["headers"]) > self._max_headers:
+            return self._refuse(scope, receive, send)
         found = self._find(scope["path"])
         if found is not None:
             endpoint = found[0].get(scope["method"] if scope["type"] == "http" else "WEBSOCKET")
             if endpoint is not None:
                 return endpoint(scope, receive, send, found[1])
         return self._miss(scope, receive, send, found)
+
+    async def _refuse(self, scope: Any, receive: Any, send: Any) -> None:
+        error = HeadersTooLarge(f"{len(scope['headers'])} headers; send at most {self._max_headers}")
+        if scope["type"] != "http":
+            await send({"type": "websocket.close", "code": 1008, "reason": "too many headers"})
+            return
+        await self.fail(scope, receive, send, error, "")
 
     async def _miss(self, scope: Any, receive: Any, send: Any, found: Any) -> None:
         scope["app"] = self._app
@@ -129,6 +147,7 @@ class Dispatcher:
 
     async def _fall_through(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
         started = False
+        exchange = Exchange(self._body, scope, receive, send)
 
         async def watched(message: Any) -> None:
             nonlocal started
@@ -136,7 +155,7 @@ class Dispatcher:
             await send(message)
 
         try:
-            await app(scope, limited(receive, self._max_body_bytes), watched)
+            await app(scope, exchange.receive, watched)
         except Exception as error:
             if started or scope["type"] != "http":
                 raise

@@ -24,6 +24,7 @@ from .edge import CORRELATION_HEADER, admit
 from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
 from .forms import compile_form
+from .limits import BodyLimits, Exchange
 from .model import RouteModel
 from .negotiation import choose
 from .responses import Reply
@@ -46,7 +47,7 @@ Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
 
 
 def compile_endpoint(
-    model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, *, timeout_s: float, max_body_bytes: int,
+    model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, pace: BodyLimits, *, timeout_s: float, max_body_bytes: int,
     memory_bytes: int, head: bool = False,
 ) -> Endpoint:  # fmt: skip
     """Make the callable that serves a route.
@@ -57,6 +58,7 @@ def compile_endpoint(
         fail: answers for what goes wrong.
         app: what `request.app` is.
         watch: cancels a handler whose client goes away.
+        pace: how slowly a body may come.
         timeout_s: what a request may take; a client may ask for less.
         max_body_bytes: larger bodies are refused.
         memory_bytes: larger files are kept on disk.
@@ -84,16 +86,20 @@ def compile_endpoint(
             state: dict[str, object] = {SCOPE: scope}
             arguments = {} if none else values if bind is None else bind(scope, values)
             if decode is not None:
+                receive = Exchange(pace, scope, receive, send).receive
                 body = await read_body(receive, limit)
                 if none:
                     arguments = decode(body, content_type)
                 else:
                     arguments.update(decode(body, content_type))
             elif form is not None:
+                receive = Exchange(pace, scope, receive, send).receive
                 body = b""
                 opened = await form(scope, receive, limit, content_type, arguments, state)
             if wants_request:
-                inbox = Inbox(limited(receive, limit), body)
+                if body is None:
+                    receive = limited(Exchange(pace, scope, receive, send).receive, limit)
+                inbox = Inbox(receive, body)
                 scope["app"] = app
                 state[REQUEST] = Request(scope, inbox, send)
             deadline = time.monotonic() + (allowed_s if asked_s is None else min(asked_s, allowed_s))

@@ -16,7 +16,7 @@ from .edge import correlation_of
 from .errors import RequestTimeout
 from .problems import send_problem
 
-__all__ = ["BodyLimits", "Clock", "HeadersTooLarge", "Limits"]
+__all__ = ["BodyLimits", "Clock", "Exchange", "HeadersTooLarge", "Limits"]
 
 
 class HeadersTooLarge(ServiceError, code="headers_too_large", status=431):
@@ -72,7 +72,7 @@ class Limits:
         return self._serve(scope, receive, send)
 
     async def _serve(self, scope: Any, receive: Any, send: Any) -> None:
-        exchange = _Exchange(self._body, scope, receive, send)
+        exchange = Exchange(self._body, scope, receive, send)
         try:
             if len(scope["headers"]) > self._max_headers:
                 raise HeadersTooLarge(f"{len(scope['headers'])} headers; send at most {self._max_headers}")
@@ -85,7 +85,7 @@ class Limits:
                 raise
             await _answer(scope, send, error)
 
-    async def _timed(self, clock: Clock, scope: Any, exchange: _Exchange) -> None:
+    async def _timed(self, clock: Clock, scope: Any, exchange: Exchange) -> None:
         assert self._timeout_s is not None
         ticket = exchange.ticket = clock.enter(self._timeout_s)
         try:
@@ -98,7 +98,7 @@ class Limits:
             clock.leave(ticket)
 
 
-class _Exchange:
+class Exchange:
     """One request on its way: `receive` and `send` that keep count."""
 
     __slots__ = ("_ended", "_limits", "_receive", "_scope", "_send", "_size", "_waited_s", "started", "ticket")

@@ -14,6 +14,7 @@ from cliffracer_core.interfaces import Entry, Route, Wiring
 
 from .application import Application, Dispatcher, Table
 from .endpoint import Endpoint, compile_endpoint
+from .limits import BodyLimits
 from .model import RouteModel, models_of
 from .settings import HttpSettings, settings_of
 from .site import Resident, Site, site_for
@@ -54,7 +55,8 @@ class Server:
         app = self.app = given if isinstance(given, Application) else Application()
         table = Table()
         static = static_routes(settings.static, settings.spa)
-        dispatcher = Dispatcher(wiring.service.name, table, app, static, max_body_bytes=settings.max_body_bytes)
+        body = BodyLimits(settings.max_body_bytes, settings.body_timeout_s)
+        dispatcher = Dispatcher(wiring.service.name, table, app, static, body, max_headers=settings.max_headers)
         self.models = self._fill(table, dispatcher, app, wiring, routes, settings)
         factories = [*_configured(settings), *asgi]
         self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))
@@ -82,11 +84,11 @@ class Server:
                 entries[route.declaration.name] = entry
                 models += models_of(route.declaration, wiring.signatures[route.declaration.name], settings.prefix)
 
-        watch = Watch()
+        watch, pace = Watch(), BodyLimits(None, settings.body_timeout_s)
 
         def compiled(model: RouteModel, *, head: bool) -> Endpoint:
             return compile_endpoint(
-                model, entries[model.handler], dispatcher.fail, app, watch, timeout_s=wiring.timeout_s,
+                model, entries[model.handler], dispatcher.fail, app, watch, pace, timeout_s=wiring.timeout_s,
                 max_body_bytes=settings.max_body_bytes, memory_bytes=settings.upload_memory_bytes, head=head,
             )  # fmt: skip
 

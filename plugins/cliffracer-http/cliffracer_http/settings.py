@@ -56,6 +56,10 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     compression_min_bytes: Count = 1024
     max_body_bytes: Count = 1024 * 1024
     """Larger request bodies are refused (413); a route may set its own."""
+    max_headers: Count = 100
+    """A request with more headers is refused (431)."""
+    body_timeout_s: Positive = 20.0
+    """For each next part of a request's body; one that trickles in is refused (408), too."""
     max_header_bytes: Count = 64 * 1024
     """A longer head of a request is refused (431)."""
     header_timeout_s: Positive = 10.0

@@ -30,7 +30,8 @@ class Target(CliffracerService):
 
 @pytest.fixture(params=["uvicorn", "hypercorn"])
 async def port(request: pytest.FixtureRequest) -> AsyncIterator[int]:
-    service: Any = Target(ServiceConfig(unique(), http={"port": 0, "server": request.param}))
+    http = {"port": 0, "server": request.param, "body_timeout_s": 0.3, "max_headers": 20}
+    service: Any = Target(ServiceConfig(unique(), http=http))
     async with service:
         yield int(service.http.url.rsplit(":", 1)[1])
 
@@ -106,6 +107,27 @@ async def test_handler_does_not_run_when_the_body_ends_too_early(port: int) -> N
     writer.close()
     assert await reader.read() == b""
     assert status(await talk(port, line(b"/users/7"))) == 200
+
+
+@pytest.mark.parametrize("sent", [b"", b'{"name":', b'{"name":"a"}'])
+async def test_request_is_given_up_when_its_body_stalls(port: int, sent: bytes) -> None:
+    """A body that stops coming is a 408 after `body_timeout_s`; others are served meanwhile."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(line(b"/names", b"POST", b"Content-Length: 100\r\n", sent))
+    assert status(await talk(port, line(b"/users/7"))) == 200
+    async with asyncio.timeout(10):
+        head = await reader.readuntil(b"\r\n\r\n")
+    assert status(head) == 408
+    writer.close()
+
+
+@pytest.mark.parametrize("target", [b"/users/7", b"/nowhere"])
+async def test_request_is_refused_when_it_has_too_many_headers(port: int, target: bytes) -> None:
+    """431 past `max_headers`."""
+    many = b"".join(b"X-H%d: 1\r\n" % number for number in range(30))
+    answer = await talk(port, line(target, b"GET", many))
+    assert status(answer) == 431
+    assert b"headers_too_large" in answer
 
 
 async def test_requests_are_answered_in_order_when_they_are_pipelined(port: int) -> None:
