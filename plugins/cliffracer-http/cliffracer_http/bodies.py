@@ -12,14 +12,15 @@ from .errors import ClientGone
 __all__ = ["chunks", "limited", "read_body"]
 
 
-async def read_body(receive: Any, limit: int) -> bytes:
-    """Return a request's whole body.
+async def read_body(receive: Any, limit: int, message: Any = None) -> bytes:
+    """Return a request's whole body, of which `message` may be the first part.
 
     Raises:
         MessageTooLarge: it is longer than `limit` bytes.
         ClientGone: the connection ended before it was there.
     """
-    message = await receive()
+    if message is None:
+        message = await receive()
     if message["type"] != "http.request":
         raise _gone()
     body: bytes = message.get("body", b"")

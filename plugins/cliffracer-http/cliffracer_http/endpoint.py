@@ -20,6 +20,7 @@ from cliffracer_core.messages import JSON
 
 from .binding import compile_body, compile_parameters
 from .bodies import limited, read_body
+from .eager import begin
 from .edge import CORRELATION_HEADER, admit
 from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
@@ -86,8 +87,15 @@ def compile_endpoint(
             state: dict[str, object] = {SCOPE: scope}
             arguments = {} if none else values if bind is None else bind(scope, values)
             if decode is not None:
-                receive = Exchange(pace, scope, receive, send).receive
-                body = await read_body(receive, limit)
+                message, waiting = begin(receive)
+                if message is None:
+                    receive = Exchange(pace, scope, waiting, send).receive
+                    message = await receive()
+                body = message.get("body", b"")
+                if message["type"] != "http.request" or message.get("more_body", False) or len(body) > limit:
+                    if waiting is None:
+                        receive = Exchange(pace, scope, receive, send).receive
+                    body = await read_body(receive, limit, message)
                 if none:
                     arguments = decode(body, content_type)
                 else:
