@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -15,7 +15,16 @@ from .errors import ConfigurationError, PluginError
 from .interfaces import Section, ServiceInfo, Store, StoreFactory, Transport, TransportFactory
 from .plugins import Plugins
 
-__all__ = ["load_plugins", "make_stores", "make_transports", "mask_url", "opened", "options_url", "resolve_settings"]
+__all__ = [
+    "load_plugins",
+    "make_stores",
+    "make_transports",
+    "mask_url",
+    "once",
+    "opened",
+    "options_url",
+    "resolve_settings",
+]
 __all__ += ["service_info"]
 
 T = TypeVar("T", Transport, Store)
@@ -165,3 +174,17 @@ async def opened(things: Mapping[str, T], what: str, log: Callable[[str, BaseExc
                 await thing.close()
             except Exception as error:
                 log(f"{what} {name!r} did not close", error)
+
+
+def once(what: str, offers: Iterable[tuple[str, tuple[Any, Any]]]) -> dict[Any, Any]:
+    """Gather what plugins offer under names or types, each of them offered by one plugin alone."""
+    found: dict[Any, tuple[str, Any]] = {}
+    for plugin, (key, value) in offers:
+        if key in found:
+            name = key.__name__ if isinstance(key, type) else key
+            raise ConfigurationError(
+                f"plugins {found[key][0]!r} and {plugin!r} both offer {what} {name!r}; "
+                f"disable one with CLIFFRACER_DISABLE={plugin}"
+            )
+        found[key] = (plugin, value)
+    return {key: value for key, (_, value) in found.items()}

@@ -58,6 +58,7 @@ class Caller:
     ) -> None:
         self._sender = sender = Sender(transports, timeout_s, content_type)
         self._service = service
+        self._transports = transports
         self._timeout_s = timeout_s
         self._call, self.call_layers = self._compile("call", sender.request, ask)
         self._publish, self.publish_layers = self._compile("publish", sender.publish, ask)
@@ -136,7 +137,8 @@ class Caller:
         sender = self._sender
         sent, deadline, left_s = sender.prepare(subject, timeout, headers, idempotency_key)
         if not self.call_layers:
-            return sender.exchange(sender.transport(transport), subject, payload, sent, returns, deadline, left_s)
+            to = self._transports.get(transport) or sender.transport(transport)
+            return sender.exchange(to, subject, payload, sent, returns, deadline, left_s)
         outgoing = Outgoing(
             kind="call", service=self._service, subject=subject, payload=payload, headers=sent,
             deadline=deadline, returns=returns, transport=transport,

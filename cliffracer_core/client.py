@@ -38,7 +38,8 @@ class ClientProxy:
         timeout: seconds a request may take; the configured default where None.
         plugins: further plugins by name.
 
-    Example:
+    For example:
+
         async with ClientProxy(transport="nats", options={"host": "localhost"}) as proxy:
             user = await proxy.send("user.create", {"name": "Ada"})
     """

@@ -152,7 +152,8 @@ class EventEndpoint:
         if self._sees_requests and message.subject.startswith("rpc."):
             return
         gate = self._gate
-        if gate.take():
+        if gate.free > 0 and not gate.waiting:  # `gate.take()`
+            gate.free -= 1
             run = Run()
             self._scope.start(self._serve(message, run), run, None)
         elif not gate.wait(functools.partial(self._start, message), self._buffer):

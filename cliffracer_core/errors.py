@@ -3,7 +3,8 @@
 Every class has a wire code, an HTTP status and says whether a retry can help. The code crosses the
 wire; a caller that knows the class gets that class back, any other caller an `RPCError`.
 
-Example:
+For example:
+
     class OutOfStock(ServiceError, code="out_of_stock", status=409): ...
 """
 

@@ -112,7 +112,8 @@ class RequestEndpoint:
         if self._sees_others and (message.subject.endswith(CANCEL) or f".{ALL}." in message.subject):
             return
         received, gate = time.monotonic(), self._gate
-        if gate.take():
+        if gate.free > 0 and not gate.waiting:  # `gate.take()`, as below `gate.leave()`: each call pays for it
+            gate.free -= 1
             run = Run()
             self._scope.start(self._serve(message, received, received, run), run, message.reply_to)
         elif not gate.wait(functools.partial(self._start, message, received), self._queue_size):
@@ -132,7 +133,9 @@ class RequestEndpoint:
                 scope.begin(run, context)
                 result = await self._chain(context)
             finally:
-                scope.end(run)
+                run.over = True
+                if run.task is not None:
+                    scope.end(run)
             if message.reply_to is not None:
                 codec, headers = JSON, None
                 if CONTENT_TYPE in context.headers:
@@ -153,7 +156,11 @@ class RequestEndpoint:
         finally:
             if not run.over:
                 scope.end(run)
-            self._gate.leave()
+            gate = self._gate
+            if gate.waiting:
+                gate.leave()
+            else:
+                gate.free += 1
 
     def _unsendable(self, error: BaseException) -> BaseException | None:
         """Say what to tell the caller when its reply could not be sent; None where it cannot be reached."""

@@ -9,19 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping
 
-import msgspec
-
-from .assembly import load_plugins, make_stores, make_transports, opened, resolve_settings, service_info
+from .assembly import load_plugins, make_stores, make_transports, once, opened, resolve_settings, service_info
+from .blueprint import Blueprint
 from .builtin import authenticate, measure
 from .caller import Caller
-from .config import ServiceConfig, Settings
+from .config import Settings
 from .declare import check_capabilities, check_declarations, gather
 from .dispatch import Handler, Scope, compile_handler
 from .errors import CliffracerError, ConfigurationError, StartupError, describe
-from .handlers import Declaration, ErrorHandler, Mark
+from .handlers import Declaration
 from .injection import Builder
 from .interfaces import (
     Check,
@@ -39,27 +37,9 @@ from .interfaces import (
 from .listening import Listening
 from .plugins import Plugins
 
-__all__ = ["Blueprint", "Runtime"]
+__all__ = ["Runtime"]
 
 logger = logging.getLogger("cliffracer")
-
-
-class Blueprint(msgspec.Struct, kw_only=True):
-    """What a program said about a service before it starts."""
-
-    owner: Any
-    """The service object: its methods are handlers, its class holds providers."""
-    config: ServiceConfig
-    class_values: Mapping[str, object] = {}
-    functions: list[tuple[str, Callable[..., Any], tuple[Mark, ...]]] = []
-    controllers: Sequence[type] = ()
-    injectables: Sequence[type] = ()
-    errors: ErrorHandler
-    plugins: Plugins | Mapping[str, object] | None = None
-    overrides: Mapping[str, object] = {}
-    replace: Mapping[Any, object] = {}
-    attributes: dict[str, object] = {}
-    """What plugins made as attributes of the service object."""
 
 
 class Runtime:
@@ -156,7 +136,7 @@ class Runtime:
             kernel.name, timeout_s=kernel.timeout, max_timeout_s=kernel.max_timeout_s, queue_size=kernel.queue_size
         )
         self.builder = Builder(plan.injectables, plan.replace)
-        self._ask_once()
+        self._askonce()
         for declaration in gather(plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors):
             self.handlers[declaration.name] = self._compile(declaration)
         check_declarations([handler.declaration for handler in self.handlers.values()], self.plugins)
@@ -172,13 +152,15 @@ class Runtime:
             ),
         )
 
-    def _ask_once(self) -> None:
+    def _askonce(self) -> None:
         ask = self.plugins.ask
-        self._injectables = dict(pair for _, pair in ask("cliffracer_register_injectables"))
+        self._injectables = once("injectable type", ask("cliffracer_register_injectables"))
         self._authenticators = [each for _, each in ask("cliffracer_register_authenticators", service=self.info)]
         self._sinks = [each for _, each in ask("cliffracer_register_metrics_sinks", service=self.info)]
-        checks = (pair for _, pair in ask("cliffracer_register_health_checks", service=self.info))
-        self.health_checks = {name: check if isinstance(check, Check) else Check(run=check) for name, check in checks}
+        checks = once("health check", ask("cliffracer_register_health_checks", service=self.info))
+        self.health_checks = {
+            name: check if isinstance(check, Check) else Check(run=check) for name, check in checks.items()
+        }
 
     def _compile(self, declaration: Declaration) -> Handler:
         layers: list[tuple[str, Middleware]] = list(
@@ -237,6 +219,10 @@ class Runtime:
 
     async def _begin_providers(self) -> None:
         owner = self.blueprint.owner
+        for name in self.blueprint.replace:
+            if isinstance(name, str) and not hasattr(type(owner), name):
+                known = ", ".join(sorted(each for each in vars(type(owner)) if not each.startswith("_"))) or "none"
+                raise ConfigurationError(f"replace names attribute {name!r}, which the class lacks; it has {known}")
         for name in dict.fromkeys(name for cls in reversed(type(owner).__mro__) for name in vars(cls)):
             template = getattr(type(owner), name, None)
             resource = self.blueprint.replace.get(name, template)

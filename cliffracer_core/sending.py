@@ -104,7 +104,10 @@ class Sender:
             if left_s <= 0:
                 raise DeadlineExceeded(f"no time is left to call {subject!r}")
             told = _milliseconds(left_s)
-        sent = self.headers(given)
+        if given or running is not None or chosen_correlation_id() is not None:
+            sent = self.headers(given)
+        else:
+            sent = self._headers.copy()
         sent[TIMEOUT_MS] = told
         if idempotency_key is not None:
             sent[IDEMPOTENCY_KEY] = idempotency_key

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar, Unpack, overload
 
 from . import handlers
 from .assembly import load_plugins
+from .blueprint import Blueprint
 from .caller import Caller
 from .config import ServiceConfig
 from .errors import ConfigurationError, ConnectionError, PluginError, StartupError
@@ -15,7 +16,7 @@ from .handlers import ErrorHandler, EventArguments, marks_of, snake_case
 from .interfaces import ServiceAttribute, ServiceInfo, Store
 from .plugins import Plugins
 from .process import run_until_signal
-from .runtime import Blueprint, Runtime
+from .runtime import Runtime
 
 __all__ = ["CliffracerService"]
 

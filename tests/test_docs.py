@@ -8,6 +8,10 @@ How a page's code blocks are read (the pages of docs, the README and the plugins
   pyproject.toml there is taken for installed, and a `test_*.py` is run by pytest, or only collected where
   `<!-- collect -->` stands above the block.
 - `<!-- output -->` above a ```text block: what the python block before it has printed, to the letter.
+- `<!-- session -->` above a ```console block: its commands are run, in one terminal for the page, and print what is
+  shown; `<!-- eventually -->`: they are run until they do; `<!-- background -->`: the command goes on while the page
+  does, or until the next one of these. After `cd`, titled files and their tests belong to that folder and its commands.
+- ```diff title="name.py" changes that file.
 - ```toml and ```json parse. Of ```console, each line `$ cliffracer ...` is a command that exists, with its options.
 """
 
@@ -39,6 +43,10 @@ from cliffracer_core import errors, hookspecs
 from cliffracer_core.assembly import load_plugins
 from cliffracer_core.config import KernelSettings
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.console import Session  # noqa: E402
+
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
 PAGES = [
@@ -47,6 +55,7 @@ PAGES = [
     *sorted(ROOT.glob("plugins/*/README.md")),
 ]
 MODULE = "a_page_of_the_docs"
+TERMINAL = ("session", "eventually", "background")
 _FENCE = re.compile(
     r"^(?P<indent> *)```(?P<language>\w+)?(?: +title=\"(?P<title>[^\"]+)\")? *\n(?P<body>.*?)^(?P=indent)```$",
     re.M | re.S,
@@ -60,7 +69,7 @@ class Block(NamedTuple):
     language: str
     title: str
     mark: str
-    """`continued`, `output`, `collect` or nothing: the comment on the line above."""
+    """What the comment on the line above says: `continued`, `output`, `collect`, `session` and so on, or nothing."""
     body: str
 
 
@@ -69,7 +78,7 @@ def blocks(page: Path) -> list[Block]:
     found = []
     for match in _FENCE.finditer(text):
         above = text[: match.start()].rstrip("\n").rpartition("\n")[2].strip()
-        mark = re.fullmatch(r"<!-- (continued|output|collect) -->", above)
+        mark = re.fullmatch(r"<!-- (continued|output|collect|session|eventually|background) -->", above)
         body = re.sub(f"^{match['indent']}", "", match["body"], flags=re.M)
         line = text.count("\n", 0, match.start()) + 2
         found.append(Block(line, match["language"] or "", match["title"] or "", mark[1] if mark else "", body))
@@ -82,6 +91,10 @@ def name_of(page: Path) -> str:
 
 def with_blocks(*languages: str) -> list[Path]:
     return [page for page in PAGES if any(block.language in languages for block in blocks(page))]
+
+
+def runnable(page: Path) -> bool:
+    return any(block.language == "python" or block.mark in TERMINAL for block in blocks(page))
 
 
 @contextlib.contextmanager
@@ -137,24 +150,43 @@ def execute(block: Block, page: Path, module: types.ModuleType) -> str:
     return printed.getvalue()
 
 
-@pytest.mark.parametrize("page", with_blocks("python"), ids=name_of)
-def test_python_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=name_of)
+def test_blocks_run(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each block runs, and prints what the page says it prints."""
     module = types.ModuleType(MODULE)
     printed = ""
-    with importable(tmp_path, monkeypatch):
+    with importable(tmp_path, monkeypatch), Session(tmp_path) as session:
         for block in blocks(page):
             where = f"{name_of(page)}:{block.line}"
             if block.mark == "output":
                 assert printed.rstrip() == block.body.rstrip(), where
-            if block.title:
-                path = write(tmp_path, block)
-                if path.name.startswith("test_"):
+            if block.mark in TERMINAL:
+                run_in_terminal(session, block, where)
+            elif block.language == "diff":
+                change(session.folder / block.title, block, where)
+            elif block.title:
+                path = write(session.folder, block)
+                if path.name.startswith("test_") and session.folder == tmp_path:
                     run_pytest(path, where, *["--collect-only"][: block.mark == "collect"])
             elif block.language == "python":
                 if block.mark != "continued":
                     module = types.ModuleType(MODULE)
                 printed = execute(block, page, module)
+        session.stop(name_of(page))
+
+
+def change(path: Path, block: Block, where: str) -> None:
+    """Change a file as a diff shows it: its lines, with what is around them, stand in it once."""
+    lines = block.body.splitlines(keepends=True)
+    old = "".join(line[1:] for line in lines if line[0] != "+")
+    text = path.read_text(encoding="utf-8")
+    assert text.count(old) == 1, f"{where}: {path.name} does not have these lines once"
+    path.write_text(text.replace(old, "".join(line[1:] for line in lines if line[0] != "-")), encoding="utf-8")
+
+
+def run_in_terminal(session: Session, block: Block, where: str) -> None:
+    run = {"session": session.run, "eventually": session.run_until, "background": session.run_in_background}
+    run[block.mark](block.body, where)
 
 
 def run_pytest(path: Path, where: str, *options: str) -> None:

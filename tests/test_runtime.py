@@ -468,6 +468,38 @@ async def test_replacement_stands_in_when_one_is_given(name: str) -> None:
     assert recorder.steps == []
 
 
+async def test_start_fails_when_a_replacement_names_no_attribute(name: str) -> None:
+    """A misspelt name must not leave the real thing in place in a test that believes it is replaced."""
+
+    class Service(CliffracerService):
+        mailbox: Any = Resource(Recorder())
+
+    with pytest.raises(ConfigurationError, match="replace names attribute 'mailbx', which the class lacks"):
+        await Service(ServiceConfig(name), replace={"mailbx": ["plain"]}).start()
+
+
+@pytest.mark.parametrize("what", ["injectable type 'Marker'", "health check 'disk'"])
+async def test_start_fails_when_two_plugins_offer_the_same(name: str, what: str) -> None:
+    """Neither wins in silence: the error names both, and how to disable one."""
+
+    class Offers:
+        @hookimpl
+        def cliffracer_register_injectables(self) -> Mapping[type, Any]:
+            return {Marker: lambda context: Marker()} if "Marker" in what else {}
+
+        @hookimpl
+        def cliffracer_register_health_checks(self) -> Mapping[str, Any]:
+            return {"disk": dict} if "disk" in what else {}
+
+    service = CliffracerService(ServiceConfig(name), plugins={"one": Offers(), "two": Offers()})
+    with pytest.raises(ConfigurationError, match=f"'one' and 'two' both offer {what}; disable one with"):
+        await service.start()
+
+
+class Marker:
+    """What two plugins would inject."""
+
+
 @Injectable()
 class Clock:
     """Built by `inject()`, opened and closed by the service."""

@@ -103,10 +103,11 @@ class MemoryBroker:
 
     def deliver(self, message: Message, route: Route) -> None:
         """Queue a copy of a checked message for each listener that is to have it."""
+        post = self.post
         for receive in route.everyone:
-            self.post(receive, copy_message(message))
+            post(receive, copy_message(message))
         for whose_turn in route.groups:
-            self.post(whose_turn(), copy_message(message))
+            post(whose_turn(), copy_message(message))
 
     def post(self, receive: Callable[[Any], None], what: object) -> None:
         """Queue a call for the event loop's next turn, behind all that is queued."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 from cliffracer_core.errors import MessageTooLarge
@@ -12,15 +12,18 @@ from .errors import ClientGone
 __all__ = ["chunks", "limited", "read_body"]
 
 
-async def read_body(receive: Any, limit: int, message: Any = None) -> bytes:
-    """Return a request's whole body, of which `message` may be the first part.
+async def read_body(message: Any, receive: Callable[[], Any], limit: int) -> bytes:
+    """Return a request's whole body.
+
+    Args:
+        message: the first one.
+        receive: makes what gives the others, where there are any.
+        limit: bytes.
 
     Raises:
         MessageTooLarge: it is longer than `limit` bytes.
         ClientGone: the connection ended before it was there.
     """
-    if message is None:
-        message = await receive()
     if message["type"] != "http.request":
         raise _gone()
     body: bytes = message.get("body", b"")
@@ -29,7 +32,7 @@ async def read_body(receive: Any, limit: int, message: Any = None) -> bytes:
     if not message.get("more_body", False):
         return body
     parts, size = [body], len(body)
-    async for part in chunks(receive, limit - size):
+    async for part in chunks(receive(), limit - size):
         parts.append(part)
     return b"".join(parts)
 

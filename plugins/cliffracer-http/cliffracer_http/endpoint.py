@@ -20,7 +20,6 @@ from cliffracer_core.messages import JSON
 
 from .binding import compile_body, compile_parameters
 from .bodies import limited, read_body
-from .eager import begin
 from .edge import CORRELATION_HEADER, admit
 from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
@@ -48,8 +47,8 @@ Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
 
 
 def compile_endpoint(
-    model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, pace: BodyLimits, *, timeout_s: float, max_body_bytes: int,
-    memory_bytes: int, head: bool = False,
+    model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, pace: BodyLimits, *, timeout_s: float,
+    max_body_bytes: int, memory_bytes: int, head: bool = False,
 ) -> Endpoint:  # fmt: skip
     """Make the callable that serves a route.
 
@@ -82,20 +81,13 @@ def compile_endpoint(
         opened: FormData | None = None
         body: bytes | None = None
         inbox: Inbox | None = None
-        task: asyncio.Task[Any] | None = None
+        task = watch.task()
         try:
             state: dict[str, object] = {SCOPE: scope}
             arguments = {} if none else values if bind is None else bind(scope, values)
             if decode is not None:
-                message, waiting = begin(receive)
-                if message is None:
-                    receive = Exchange(pace, scope, waiting, send).receive
-                    message = await receive()
-                body = message.get("body", b"")
-                if message["type"] != "http.request" or message.get("more_body", False) or len(body) > limit:
-                    if waiting is None:
-                        receive = Exchange(pace, scope, receive, send).receive
-                    body = await read_body(receive, limit, message)
+                message = await watch.first(task, receive)
+                body = await read_body(message, lambda: Exchange(pace, scope, receive, send).receive, limit)
                 if none:
                     arguments = decode(body, content_type)
                 else:
@@ -123,14 +115,13 @@ def compile_endpoint(
                 arguments=arguments,
                 state=state,
             )
-            task = watch.begin(receive if inbox is None else inbox.watch)
+            watch.begin(task, receive if inbox is None else inbox.watch)
             if streams:
                 settle = functools.partial(watch.end, task)
                 await pour(model, call, context, accept, send, deadline, settle, head=head)
                 return
             result = await call(context)
             watch.end(task)
-            task = None
             if isinstance(result, Response):
                 await respond(result, scope, receive, send, correlation_id)
                 return
@@ -140,17 +131,15 @@ def compile_endpoint(
         except ClientGone:
             return
         except Exception as error:
-            if task is not None:
-                watch.end(task)
+            watch.end(task)
             await fail(scope, receive, send, error, correlation_id)
         except asyncio.CancelledError:
-            if task is None or not watch.is_gone(task):
+            if not watch.is_gone(task):
                 raise
             task.uncancel()
             logger.info("%s: the client went away; correlation id %s", subject, correlation_id)
         finally:
-            if task is not None:
-                watch.end(task)
+            watch.end(task)
             if inbox is not None:
                 inbox.close()
             if opened is not None:

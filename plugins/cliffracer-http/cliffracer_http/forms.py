@@ -15,7 +15,7 @@ from cliffracer_core.errors import ValidationError
 from cliffracer_core.interfaces import Resolver
 
 from .binding import Gathered, pairs_of
-from .bodies import chunks, read_body
+from .bodies import chunks
 from .errors import UnsupportedMediaType
 from .explain import Fault, parameter_errors, refuse
 from .model import Parameter, RouteModel, field_default
@@ -125,7 +125,7 @@ async def _parse(
             parser.spool_max_size = memory_bytes
             return await parser.parse()
         if plain == _FORM and not multipart:
-            return FormData([*pairs_of(await read_body(receive, limit), "form")])
+            return FormData([*pairs_of(b"".join([part async for part in chunks(receive, limit)]), "form")])
     except MultiPartException as error:
         raise ValidationError(f"form is broken: {error.message}") from None
     wanted = repr(_MULTIPART) if multipart else f"{_FORM!r} or {_MULTIPART!r}"

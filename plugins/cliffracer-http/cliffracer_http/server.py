@@ -84,7 +84,7 @@ class Server:
                 entries[route.declaration.name] = entry
                 models += models_of(route.declaration, wiring.signatures[route.declaration.name], settings.prefix)
 
-        watch, pace = Watch(), BodyLimits(None, settings.body_timeout_s)
+        watch, pace = Watch(settings.body_timeout_s), BodyLimits(None, settings.body_timeout_s)
 
         def compiled(model: RouteModel, *, head: bool) -> Endpoint:
             return compile_endpoint(

@@ -1,4 +1,4 @@
-"""Cancel requests whose client has gone away, at next to no cost for the others.
+"""Cancel requests whose client has gone away, or does not send its body, at next to no cost for the others.
 
 To notice, somebody must wait in ASGI's `receive`, which takes a task. So only requests that have run for a
 while get one: a timer that all share looks after them ten times a second.
@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from typing import Any
 
+from .errors import RequestTimeout
+
 __all__ = ["Inbox", "Watch"]
 
 PERIOD_S = 0.1
@@ -19,10 +21,19 @@ Task = asyncio.Task[Any]
 
 
 class Watch:
-    """The running requests of one service, by their tasks."""
+    """The running requests of one service, by their tasks.
 
-    def __init__(self) -> None:
+    Args:
+        body_timeout_s: for the first part of a body.
+    """
+
+    def __init__(self, body_timeout_s: float = 20.0) -> None:
         self._loop = asyncio.get_running_loop()
+        self._round = 0
+        self._patience = max(1, round(body_timeout_s / PERIOD_S)) + 1
+        self._reading: dict[Task, int] = {}
+        """Those that wait for their body, and the round in which they began."""
+        self._late: set[Task] = set()
         self._young: dict[Task, Any] = {}
         """Those that began within the last period, and their `receive`."""
         self._old: dict[Task, Any] = {}
@@ -30,14 +41,37 @@ class Watch:
         self._gone: set[Task] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def begin(self, receive: Any) -> Task:
-        """Watch over the current task's request, whose body has been read, until `end` is given the task."""
+    def task(self) -> Task:
+        """Return the current request's task."""
         task = asyncio.current_task(self._loop)
-        assert task is not None, "a request runs in a task"
+        assert task is not None, "a request runs in a task"  # ASGI servers see to it
+        return task
+
+    def begin(self, task: Task, receive: Any) -> None:
+        """Watch over a task's request, whose body has been read, until `end` is given the task."""
         self._young[task] = receive
         if self._timer is None:
             self._timer = self._loop.call_later(PERIOD_S, self._look)
-        return task
+
+    async def first(self, task: Task, receive: Any) -> Any:
+        """Return the first message of a request.
+
+        Raises:
+            RequestTimeout: it did not come in time.
+        """
+        self._reading[task] = self._round
+        if self._timer is None:
+            self._timer = self._loop.call_later(PERIOD_S, self._look)
+        try:
+            return await receive()
+        except asyncio.CancelledError:
+            if task not in self._late:
+                raise
+            task.uncancel()
+            raise RequestTimeout("the request's body did not come in time; send it faster") from None
+        finally:
+            del self._reading[task]
+            self._late.discard(task)
 
     def end(self, task: Task) -> None:
         """Let a request go; safe to call twice, and needed before its response ends."""
@@ -54,12 +88,19 @@ class Watch:
         return True
 
     def _look(self) -> None:
+        self._round += 1
+        for task, began in self._reading.items():
+            if began + self._patience > self._round:
+                break  # as did all after it
+            if task not in self._late:
+                self._late.add(task)
+                task.cancel()
         for task, receive in self._old.items():
             if task not in self._watchers:
                 self._watchers[task] = self._loop.create_task(self._wait(task, receive))
         self._old |= self._young
         self._young = {}
-        self._timer = self._loop.call_later(PERIOD_S, self._look) if self._old else None
+        self._timer = self._loop.call_later(PERIOD_S, self._look) if self._old or self._reading else None
 
     async def _wait(self, task: Task, receive: Any) -> None:
         while (await receive())["type"] != "http.disconnect":

@@ -35,3 +35,9 @@ class TestUvicorn(Served):
     """The contract of HTTP servers on uvicorn."""
 
     name = "uvicorn"
+
+
+class TestGranian(Served):
+    """The contract of HTTP servers on Granian."""
+
+    name = "granian"

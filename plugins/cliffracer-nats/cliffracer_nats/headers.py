@@ -71,6 +71,10 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
     Raises:
         InvalidHeader: a name or value must not be sent.
     """
+    if len(headers) == 1:  # a lone timeout, as on most requests, comes again
+        for name, value in headers.items():
+            if type(value) is str and len(value) <= _SHORT:
+                return _lone(name, value)
     try:
         lines = [(_again if len(value) <= _SHORT else _line)(name, value) for name, value in headers.items()]
     except TypeError:  # one has no length or no hash: it is no text
@@ -82,6 +86,11 @@ def encode_headers(headers: Mapping[str, str]) -> bytes:
 def _line(name: str, value: str) -> bytes:
     validate_headers({name: value})
     return f"{name}: {value}\r\n".encode()
+
+
+@functools.lru_cache(1024)
+def _lone(name: str, value: str) -> bytes:
+    return b"NATS/1.0\r\n%b\r\n" % _line(name, value)
 
 
 _again = functools.lru_cache(1024)(_line)  # short values, such as timeouts, come again

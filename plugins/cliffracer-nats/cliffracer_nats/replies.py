@@ -46,6 +46,7 @@ class Replies:
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
+        self._put = wire.put
         self._prefix = b""
         self._count = 0
         self._loop: asyncio.AbstractEventLoop
@@ -72,7 +73,7 @@ class Replies:
         self._count += 1
         key = b"%b%x" % (self._prefix, self._count)
         message.reply_to = key.decode()
-        full = self._wire.put(message, key)
+        full = self._put(message, key)
         deadline = self._loop.time() + timeout_s
         future: asyncio.Future[Message] = self._loop.create_future()
         self._waiting[key] = _Waiting(deadline, future, message.subject, timeout_s)

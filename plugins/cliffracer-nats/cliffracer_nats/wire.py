@@ -142,10 +142,13 @@ class Wire:
 
     async def publish(self, message: Message) -> None:
         """Do as `put`, and wait where the buffer is full."""
-        head, client = self._heads.get(message.subject), self.connection.client
-        if head is not None and client is not None and message.headers is None and message.reply_to is None:
-            body = message.body  # of an event like most: on its way with one function call less
-            data = b"%b%d\r\n%b\r\n" % (head, len(body), body)
+        client = self.connection.client
+        if client is not None and message.headers is None and message.reply_to is None:
+            subject, body = message.subject, message.body  # most events and replies: with few function calls
+            if subject is self._replying_to:
+                data = b"PUB %b %d\r\n%b\r\n" % (self._reply_subject, len(body), body)
+            else:
+                data = b"%b%d\r\n%b\r\n" % (self._heads.get(subject) or self._head(subject), len(body), body)
             send = client.sender(len(data))
             if send is not None:
                 if not send(data):

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
-from cliffracer_nats import EmbeddedNats, NatsTransport
+from cliffracer_nats import EmbeddedNats, NatsTransport, consumer
 from cliffracer_nats.connection import Connection
 from cliffracer_nats.delivery import JetStreamDelivery
 from cliffracer_nats.settings import NatsSettings
@@ -148,6 +148,58 @@ async def test_a_lost_pull_is_asked_for_again(own_nats: EmbeddedNats, monkeypatc
         await transport.consume(orders(), worker)
         await eventually(lambda: worker.bodies == {b"1"})
         assert lost == 1
+
+
+async def test_pulls_that_ran_out_are_counted_off_when_others_are_open(
+    own_nats: EmbeddedNats, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Several pulls are open and each may end unfilled: afterwards all slots are asked for again, and no more."""
+    monkeypatch.setattr("cliffracer_nats.consumer.EXPIRES_S", 1.0)
+    monkeypatch.setattr("cliffracer_nats.consumer.HEARTBEAT_S", 0.4)
+    consumer._pull_request.cache_clear()
+    try:
+        async with connected(own_nats) as transport:
+            got = Collector[Delivery]()
+            subscription = await transport.consume(orders(max_in_flight=8, ack_wait_s=60), got)
+            pulling = subscription._inner  # type: ignore[attr-defined]  # the consumer, whose count is looked at
+            for number in range(3):  # uses up some of the first pull, so that a second one is opened beside it
+                await publish(transport, b"%d" % number)
+            deliveries = await got.at_least(3)
+            await wait_for_statuses(pulling, "100", 1)  # so that the pulls end one after the other
+            for delivery in deliveries:
+                await delivery.ack()
+            await wait_for_statuses(pulling, "408", 3)
+            for number in range(20):
+                await publish(transport, b"%d" % (number + 3))
+            await got.at_least(11)
+            await settled(transport)
+            assert len(got.items) == 11  # 3 acked and 8 out: neither a slot lost nor one too many
+            while len(got.items) < 23:
+                for delivery in list(got.items):
+                    await delivery.ack()
+                await got.at_least(len(got.items) + 1)
+            assert {each.message.body for each in got.items} == {b"%d" % number for number in range(23)}
+    finally:
+        consumer._pull_request.cache_clear()
+
+
+async def wait_for_statuses(pulling: consumer.PullConsumer, status: str, count: int) -> None:
+    """Wait until the server has sent a status so often."""
+    heard, on_status = 0, pulling._on_status
+
+    def listen(headers: Mapping[str, str], subject: str) -> None:
+        nonlocal heard
+        on_status(headers, subject)
+        heard += headers["Status"] == status
+
+    pulling._on_status = listen  # type: ignore[method-assign]  # still does what it did
+    await eventually(lambda: heard >= count)
+
+
+async def settled(transport: NatsTransport) -> None:
+    """Wait until what the server had to say has been said."""
+    for _ in range(3):
+        await transport.flush()
 
 
 async def test_a_slot_is_free_again_when_a_delivery_was_never_ended(own_nats: EmbeddedNats) -> None:

@@ -53,7 +53,8 @@ def pytest_pycollect_makeitem() -> Generator[None, Any, Any]:
 def simulation(request: pytest.FixtureRequest) -> int:
     """The world of a test marked `simulation`: services that can be killed, faults, a clock; see docs/simulation.md.
 
-    Example:
+    For example:
+
         @pytest.mark.simulation(seeds=50, faults=Faults(drop=0.05))
         async def test_nothing_is_lost(simulation: Simulation) -> None:
             users = await simulation.start(Users)
@@ -86,7 +87,8 @@ def cliffracer_transport() -> str:
 async def cliffracer_service(cliffracer_transport: str) -> AsyncIterator[ServiceFactory]:
     """Start services, and stop them in reverse order after the test.
 
-    Example:
+    For example:
+
         users = await cliffracer_service(Users, replace={"mailbox": FakeMailbox()})
     """
     factory = ServiceFactory(cliffracer_transport)
@@ -107,7 +109,8 @@ async def cliffracer_client(cliffracer_transport: str) -> AsyncIterator[ClientPr
 async def cliffracer_events(cliffracer_client: ClientProxy) -> AsyncIterator[Events]:
     """Record events of the same transport until the test ends.
 
-    Example:
+    For example:
+
         created = await cliffracer_events("user.created")
         assert [event.data for event in await created.wait()] == [{"id": 1}]
     """
