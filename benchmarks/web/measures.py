@@ -60,7 +60,7 @@ def _usage(worker: Worker) -> dict[str, float]:
 
 
 def middleware(bench: Bench, contestant: str) -> dict[str, float]:
-    """Percent of processor time that each further middleware adds; the variants take turns, the least of each counts."""
+    """Processor time that each middleware adds, in percent: the variants take turns, the least of each counts."""
     times: dict[str, list[float]] = {}
     variants = {"plain": 1, "layers": LAYERS, "cors": 1, "compression": 1}
     workers = {variant: _server(bench, contestant, "uvicorn", variant) for variant in variants}

@@ -27,7 +27,13 @@ def _rows(server: str, method: str, title: str, targets: Mapping[str, float]) ->
     return [
         Row(name, f"{title}, {server}", "requests/s", targets),
         Row(f"{name}_p99", f"{title}, {server}, p99", "us", {"fastapi": 1.0}, more_is_better=False),
-        Row(f"{name}_cpu", f"{title}, {server}, processor", "us CPU", more_is_better=False),
+        Row(
+            f"{name}_cpu",
+            f"{title}, {server}, processor",
+            "us CPU",
+            {who: 1 / ratio for who, ratio in targets.items()},
+            more_is_better=False,
+        ),
     ]
 
 

@@ -1,6 +1,6 @@
-"""Who takes part: one module each; an ASGI application with the same two routes, `GET /items/{number}` and `POST /items`.
+"""Who takes part: one module each, an ASGI application with the same two routes.
 
-Both answer with the number plus one and the same text, as JSON.
+`GET /items/{number}` and `POST /items` answer with the number plus one and the same text, as JSON.
 """
 
 from __future__ import annotations
