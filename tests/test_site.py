@@ -66,12 +66,13 @@ def test_the_reference_has_every_module_that_the_pages_import() -> None:
 
 
 def test_every_documented_name_says_what_it_is() -> None:
-    """No function and no class of the reference is without a docstring."""
+    """No function and no class of ours in the reference is without a docstring; what a library made says its own."""
     silent = []
     for module, names in documented().items():
         for name in names:
             value = getattr(importlib.import_module(module), name)
-            if (inspect.isclass(value) or inspect.isfunction(value)) and not inspect.getdoc(value):
+            ours = str(getattr(value, "__module__", "")).partition(".")[0] in PACKAGES
+            if ours and (inspect.isclass(value) or inspect.isfunction(value)) and not inspect.getdoc(value):
                 silent.append(f"{module}.{name}")
     assert silent == []
 

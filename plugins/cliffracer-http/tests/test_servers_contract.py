@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 
-import trustme
-from cliffracer_http.servers import AsgiServer, make_server
+import pytest
+from cliffracer_http.servers import FASTEST_FIRST, AsgiServer, choice, make_server
 from cliffracer_http.testing import HttpServerContract
+
+from cliffracer_core.errors import ConfigurationError
 
 
 class Served(HttpServerContract):
@@ -14,15 +17,15 @@ class Served(HttpServerContract):
         return make_server(self.name)
 
     def certificate(self, folder: Path) -> tuple[str, str, str]:
-        authority = trustme.CA()
-        issued = authority.issue_cert("localhost", "127.0.0.1")
-        paths = [folder / name for name in ("chain.pem", "key.pem", "authority.pem")]
-        for number, blob in enumerate(issued.cert_chain_pems):
-            with paths[0].open("ab" if number else "wb") as chain:
-                chain.write(blob.bytes())
-        issued.private_key_pem.write_to_path(paths[1])
-        authority.cert_pem.write_to_path(paths[2])
-        return str(paths[0]), str(paths[1]), str(paths[2])
+        chain, key = str(folder / "chain.pem"), str(folder / "key.pem")
+        subprocess.run(
+            ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
+             "2", "-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", chain, "-keyout", key],
+            check=True, capture_output=True,
+        )  # fmt: skip
+        authority = folder / "authority.pem"
+        authority.write_bytes(Path(chain).read_bytes())
+        return chain, key, str(authority)
 
 
 class TestHypercorn(Served):
@@ -41,3 +44,21 @@ class TestGranian(Served):
     """The contract of HTTP servers on Granian."""
 
     name = "granian"
+
+
+def test_auto_takes_the_fastest_that_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`auto` goes down the list until one is installed; Hypercorn always is."""
+    missing: set[str] = set()
+    monkeypatch.setattr(choice, "find_spec", lambda name: None if name in missing else object())
+    for name in FASTEST_FIRST:
+        assert type(make_server("auto")).__name__.lower() == f"{name}server"
+        missing.add(name)
+
+
+def test_a_server_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error says what to install; an unknown name gets the list."""
+    monkeypatch.setattr(choice, "find_spec", lambda name: None)
+    with pytest.raises(ConfigurationError, match=r"install cliffracer-http\[granian\]"):
+        make_server("granian")
+    with pytest.raises(ConfigurationError, match="hypercorn, uvicorn, granian or auto"):
+        make_server("gunicorn")

@@ -23,6 +23,9 @@ __all__ = ["GranianServer"]
 
 logger = logging.getLogger("cliffracer.http")
 
+_QUIET_S = 0.5
+"""How long after the last request another may come that was already read."""
+
 
 class _Embedded(Server):  # type: ignore[type-arg]  # its own argument is bound already
     """Granian's embedded server on a socket of ours, whose errors are ours too."""
@@ -95,13 +98,18 @@ class GranianServer:
         await settle()
         server.stop()
         self._found.close()
-        await asyncio.wait([self._serving], timeout=grace_s)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + grace_s
-        while self._running and loop.time() < end:
-            await asyncio.sleep(0.01)
+        await self._finish(self._serving, grace_s)
         await self._cut()
         unlink(self._settings)
+
+    async def _finish(self, serving: asyncio.Task[None], grace_s: float) -> None:
+        """Wait for what runs; not for connections in the middle of a head, which Granian keeps until their time."""
+        time = asyncio.get_running_loop().time
+        end, quiet_since = time() + grace_s, time()
+        while not serving.done() and time() < end and time() - quiet_since < _QUIET_S:
+            await asyncio.wait([serving], timeout=0.01)
+            if self._running:
+                quiet_since = time()
 
     async def _cut(self) -> None:
         left = set(self._running)

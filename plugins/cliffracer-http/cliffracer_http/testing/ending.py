@@ -49,8 +49,8 @@ class EndingContract(ServerSuite):
                 await raw.__aexit__(None, None, None)
 
     async def test_idle_and_slow_connections_do_not_delay_the_end(self) -> None:
-        """Connections that are silent, idle or in the middle of a head are closed at once."""
-        server, url = await self.serve()
+        """The end does not wait for connections that are silent, idle or in the middle of a head."""
+        server, url = await self.serve(header_timeout_s=5)
         async with Raw(url) as silent, Raw(url) as idle, Raw(url) as slow:
             await idle.send(GET % b"/idle")
             await idle.response()
@@ -58,7 +58,7 @@ class EndingContract(ServerSuite):
             await eventually(lambda: self.probe.ended["/idle"] == 1)
             began = time.monotonic()
             await server.stop(20)
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 4
             for raw in (silent, idle, slow):
                 await raw.ended()
 

@@ -39,8 +39,10 @@ class Raw:
         self.writer.transport.abort()
 
     async def send(self, *parts: bytes) -> None:
-        """Write."""
+        """Write; ConnectionError where the server has ended the connection."""
         for part in parts:
+            if self.writer.transport.is_closing():
+                raise ConnectionError("the server has closed the connection")
             self.writer.write(part)
         await self.writer.drain()
 
