@@ -42,9 +42,9 @@ def _requests(method: str, server: str) -> Sample:
             port = worker.hear()["port"]
             wrk.check(port, method)
             wrk.load(port, method, bench.seconds / 4, LOAD_CORE)
-            before = _usage(worker)["cpu_s"]
+            before = _used(worker, "cpu_s")
             found = wrk.load(port, method, bench.seconds, LOAD_CORE)
-            cpu_us = (_usage(worker)["cpu_s"] - before) / found.count * 1e6
+            cpu_us = (_used(worker, "cpu_s") - before) / found.count * 1e6
         return {row: found.rate, f"{row}_p99": found.p99_us, f"{row}_cpu": cpu_us}
 
     return sample
@@ -54,9 +54,9 @@ def _server(bench: Bench, contestant: str, server: str, variant: str = "plain") 
     return bench.worker("web.serving:serve", contestant, server=server, variant=variant, core=SERVER_CORE)
 
 
-def _usage(worker: Worker) -> dict[str, float]:
-    worker.say("how much")
-    return worker.hear()
+def _used(worker: Worker, what: str) -> float:
+    worker.say(what)
+    return float(worker.hear()["used"])
 
 
 def middleware(bench: Bench, contestant: str) -> dict[str, float]:
@@ -68,10 +68,10 @@ def middleware(bench: Bench, contestant: str) -> dict[str, float]:
         ports = {variant: worker.hear()["port"] for variant, worker in workers.items()}
         for turn in range(6):  # the first one warms up
             for variant, worker in workers.items():
-                before = _usage(worker)["cpu_s"]
+                before = _used(worker, "cpu_s")
                 found = wrk.load(ports[variant], "GET", bench.seconds / 3, LOAD_CORE)
                 if turn:
-                    times.setdefault(variant, []).append((_usage(worker)["cpu_s"] - before) / found.count)
+                    times.setdefault(variant, []).append((_used(worker, "cpu_s") - before) / found.count)
     finally:
         for worker in workers.values():
             worker.close()
@@ -91,7 +91,7 @@ def memory(bench: Bench, contestant: str) -> dict[str, float]:
             while count < wanted:
                 for method in ("GET", "POST"):
                     count += wrk.load(port, method, 1.0 if not bench.full else 10.0, LOAD_CORE).count
-            found.append(_usage(worker)["private"])
+            found.append(_used(worker, "private"))
     return {"memory": (found[1] - found[0]) / 1000}
 
 

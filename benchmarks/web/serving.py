@@ -26,14 +26,13 @@ VERSIONS = (
 
 
 async def serve(station: Station, *, server: str, variant: str = "plain", core: int | None = None) -> None:
-    """Serve, and say at each word what memory and processor time this process has used."""
+    """Serve, and say at each word how much of it this process has used: `cpu_s`, or `private` bytes."""
     if core is not None:
         os.sched_setaffinity(0, {core})
     async with _listening(station.contestant, server, variant) as port:
         station.say(port=port, pid=os.getpid())
-        while await station.hear():
-            cpu_s = time.process_time()
-            station.say(cpu_s=cpu_s, private=private_bytes())
+        while word := await station.hear():
+            station.say(used=time.process_time() if word == "cpu_s" else private_bytes())
 
 
 async def versions(station: Station) -> None:

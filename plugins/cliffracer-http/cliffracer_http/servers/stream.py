@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 __all__ = ["Stream"]
 
@@ -27,8 +28,7 @@ class Stream(asyncio.StreamReaderProtocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport_ = transport
+        self._transport_ = cast(asyncio.Transport, transport)  # uvloop's is none by its class
         super().connection_made(transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
