@@ -73,4 +73,4 @@ def _too_large(limit: int) -> MessageTooLarge:
 
 
 def _gone() -> ClientGone:
-    return ClientGone("the client went away while its request was read")
+    return ClientGone("the request's body ended before it was complete")

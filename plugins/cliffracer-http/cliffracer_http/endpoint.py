@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
 import time
@@ -128,8 +129,9 @@ def compile_endpoint(
             start, end = render(result, scope, correlation_id, accept)
             await send(start)
             await send(end)
-        except ClientGone:
-            return
+        except ClientGone as error:
+            with contextlib.suppress(OSError):
+                await fail(scope, receive, send, error, correlation_id)
         except Exception as error:
             watch.end(task)
             await fail(scope, receive, send, error, correlation_id)

@@ -27,5 +27,5 @@ class KeyReused(ValidationError, code="idempotency_key_reused", status=422):
     """An `Idempotency-Key` came again with another request."""
 
 
-class ClientGone(CliffracerError, code="client_gone", status=499):
-    """The client closed its connection before it had sent its request; nobody hears of this error."""
+class ClientGone(CliffracerError, code="client_gone", status=400):
+    """A request's body ended before it was complete; mostly the client went away, and nobody hears of it."""

@@ -128,7 +128,7 @@ async def leave(client: httpx.AsyncClient, log: Log, method: str, path: str, beg
             await task
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "hypercorn"])
+@pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "granian"])
 @pytest.mark.parametrize(
     ("method", "path", "name", "options"),
     [

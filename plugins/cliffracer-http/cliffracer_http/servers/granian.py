@@ -42,9 +42,7 @@ class _Embedded(Server):  # type: ignore[type-arg]  # its own argument is bound 
 class GranianServer:
     """Serve with Granian; see `AsgiServer`."""
 
-    capabilities = ServerCapabilities(
-        http2=True, keep_alive_timeout=False, write_timeout=False, header_limit=False
-    )
+    capabilities = ServerCapabilities(http2=True, keep_alive_timeout=False, write_timeout=False, header_limit=False)
 
     def __init__(self) -> None:
         self._settings = ServerSettings()
