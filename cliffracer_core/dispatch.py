@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from .context import MessageContext, create_correlation_id, current_context, enter_call, leave_calls
+from .context import MessageContext, create_correlation_id, enter_call, leave_calls, running_call
 from .deadlines import Deadlines, Expiring
 from .errors import Cancelled, CliffracerError, ConfigurationError, DeadlineExceeded, Overloaded
 from .generators import check_generator, into_stream
@@ -110,7 +110,8 @@ class Scope:
             if context.deadline < self.deadlines.next_at:
                 self.deadlines.watch(context.deadline)
         if not _EAGER:
-            self.register(run, asyncio.current_task(), context.reply_to)
+            task = asyncio.current_task(self.loop)  # to find out the running loop is a system call there
+            self.register(run, task, context.reply_to)
 
     def register(self, run: Run, task: asyncio.Task[Any] | None, token: str | None = None) -> None:
         """Let a call that waits be found, and stopped, until `end`."""
@@ -269,22 +270,34 @@ class Handler:
     async def call(self, context: MessageContext) -> object:
         """Run one call in the current task; see `interfaces.Entry`."""
         scope, gate, run = self.scope, self.gate, Run()
-        before = current_context()
+        before = running_call()
         taken = False
         try:
             scope.begin(run, context)
             if run.task is None:
-                scope.register(run, asyncio.current_task())
-            taken = gate.take() or await self._slot()
+                run.task = asyncio.current_task(scope.loop)
+                run.key = run
+                scope.runs[run] = run
+            if gate.free > 0 and not gate.waiting:  # `gate.take()`, as below `gate.leave()`: each call pays for it
+                gate.free -= 1
+                taken = True
+            else:
+                taken = await self._slot()
             return await self.chain(context)
         except asyncio.CancelledError:
             if run.reason is None or (run.task is not None and run.task.uncancel() > 0):
                 raise  # whoever runs the task wants it to end
             raise stopped(run, self.name) from None
         finally:
-            scope.end(run)
+            run.over = True
+            if run.task is not None:
+                run.task = None
+                del scope.runs[run.key]
             if taken:
-                gate.leave()
+                if gate.waiting:
+                    gate.leave()
+                else:
+                    gate.free += 1
             enter_call(before)
 
     async def _slot(self) -> bool:
