@@ -1,31 +1,22 @@
-"""PostgreSQL for Cliffracer: models, repositories, transactions."""
+"""PostgreSQL for Cliffracer: models, repositories, transactions, migrations, a durable store."""
 
-from .columns import Column
-from .conditions import any_of, where
-from .database import Database
-from .embedded import EmbeddedPostgres, embedded_postgres
-from .errors import (
-    CheckViolation,
-    DatabaseUnavailable,
-    ForeignKeyViolation,
-    InvalidValue,
-    NotNullViolation,
-    PoolExhausted,
-    RecordNotFound,
-    SerializationFailure,
-    StaleRecord,
-    StatementTimeout,
-    SuspiciousInput,
-    UniqueViolation,
-    UnknownField,
-    UnknownTable,
-    ValueTooLarge,
-)
-from .models import DatabaseModel
-from .paging import Page
-from .repository import Repository
-from .settings import DbSettings
-from .transactions import transactional
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .columns import Column
+    from .conditions import any_of, where
+    from .database import Database
+    from .embedded import EmbeddedPostgres, embedded_postgres
+    from .errors import CheckViolation, DatabaseUnavailable, ForeignKeyViolation, InvalidValue, NotNullViolation, PoolExhausted, RecordNotFound, SerializationFailure, StaleRecord, StatementTimeout, SuspiciousInput, UniqueViolation, UnknownField, UnknownTable, ValueTooLarge
+    from .models import DatabaseModel
+    from .paging import Page
+    from .repository import Repository
+    from .settings import DbSettings
+    from .store import PostgresStore
+    from .transactions import transactional
 
 __all__ = [
     "CheckViolation",
@@ -40,6 +31,7 @@ __all__ = [
     "NotNullViolation",
     "Page",
     "PoolExhausted",
+    "PostgresStore",
     "RecordNotFound",
     "Repository",
     "SerializationFailure",
@@ -55,3 +47,39 @@ __all__ = [
     "transactional",
     "where",
 ]
+
+_FROM = {
+    "CheckViolation": "errors",
+    "Column": "columns",
+    "Database": "database",
+    "DatabaseModel": "models",
+    "DatabaseUnavailable": "errors",
+    "DbSettings": "settings",
+    "EmbeddedPostgres": "embedded",
+    "ForeignKeyViolation": "errors",
+    "InvalidValue": "errors",
+    "NotNullViolation": "errors",
+    "Page": "paging",
+    "PoolExhausted": "errors",
+    "PostgresStore": "store",
+    "RecordNotFound": "errors",
+    "Repository": "repository",
+    "SerializationFailure": "errors",
+    "StaleRecord": "errors",
+    "StatementTimeout": "errors",
+    "SuspiciousInput": "errors",
+    "UniqueViolation": "errors",
+    "UnknownField": "errors",
+    "UnknownTable": "errors",
+    "ValueTooLarge": "errors",
+    "any_of": "conditions",
+    "embedded_postgres": "embedded",
+    "transactional": "transactions",
+    "where": "conditions",
+}
+
+
+def __getattr__(name: str) -> object:  # PEP 562: the plugin is loaded in every process, the driver only where it is used
+    if name not in _FROM:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_FROM[name]}", __name__), name)

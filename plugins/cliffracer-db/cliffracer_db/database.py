@@ -233,11 +233,23 @@ class Database:
             return max(cursor.rowcount, 0)
 
     async def fetch_all(
-        self, text: str, parameters: Parameters = (), fields: Mapping[str, str] | None = None
+        self,
+        text: str,
+        parameters: Parameters = (),
+        fields: Mapping[str, str] | None = None,
+        *,
+        alone: bool = False,
     ) -> list[tuple[Any, ...]]:
-        """Run a statement that was composed before; prepared, rows as tuples. For repositories."""
+        """Run a statement that was composed before; prepared, rows as tuples. For repositories.
+
+        Args:
+            text: of the statement.
+            parameters: its values.
+            fields: constraint to field, for errors.
+            alone: whether it is committed by itself, also where a transaction runs.
+        """
         pool = self.pool
-        transaction = current_transaction(pool)
+        transaction = None if alone else current_transaction(pool)
         connection = await pool.take() if transaction is None else transaction.connection
         try:
             cursor = connection.cursor(binary=True)

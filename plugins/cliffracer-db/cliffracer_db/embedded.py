@@ -29,7 +29,6 @@ _WATCHDOG = 'read -r _; kill -INT "$1"; [ -z "$2" ] || { sleep 1; kill -9 "$1"; 
 _DEVELOPMENT = {
     "fsync": "off",
     "full_page_writes": "off",
-    "synchronous_commit": "off",
     "unix_socket_directories": "",
     "listen_addresses": "127.0.0.1",
     "max_connections": "200",

@@ -16,6 +16,8 @@ from cliffracer_core.interfaces import (
     Middleware,
     Section,
     ServiceInfo,
+    Store,
+    StoreFactory,
     Wiring,
 )
 
@@ -44,6 +46,11 @@ class DbPlugin:
         flat = {f"db_{field}": field for field in ("host", "port", "name", "user", "password")}
         flat |= {"database_url": "url", "connection_pool_size": "pool_max_size"}
         return [Section(name="db", type=DbSettings, flat=flat, secrets=SECRETS)]
+
+    @hookimpl
+    def cliffracer_register_stores(self) -> Sequence[StoreFactory]:
+        """Offer `postgresql://`; without host and name, the database of the section `db`."""
+        return [StoreFactory(schemes=("postgresql", "postgres"), create=_store)]
 
     @hookimpl
     def cliffracer_register_middleware(self, declaration: Declaration, service: ServiceInfo) -> Sequence[Middleware]:
@@ -92,3 +99,9 @@ def _embedded() -> Iterator[str]:
 
     with embedded_postgres() as server:
         yield server.url
+
+
+def _store(url: str, service: ServiceInfo) -> Store:
+    from .store import PostgresStore
+
+    return PostgresStore.create(url, service)

@@ -84,6 +84,7 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
     def _session(self) -> dict[str, object]:
         return {
             "TimeZone": "UTC",
+            "client_connection_check_interval": 1000,  # a query whose client is gone ends
             "statement_timeout": round(self.statement_timeout_s * 1000),
             "lock_timeout": round(self.lock_timeout_s * 1000),
             "idle_in_transaction_session_timeout": round(self.idle_in_transaction_timeout_s * 1000),
