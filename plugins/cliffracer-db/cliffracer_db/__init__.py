@@ -10,7 +10,23 @@ if TYPE_CHECKING:
     from .conditions import any_of, where
     from .database import Database
     from .embedded import EmbeddedPostgres, embedded_postgres
-    from .errors import CheckViolation, DatabaseUnavailable, ForeignKeyViolation, InvalidValue, NotNullViolation, PoolExhausted, RecordNotFound, SerializationFailure, StaleRecord, StatementTimeout, SuspiciousInput, UniqueViolation, UnknownField, UnknownTable, ValueTooLarge
+    from .errors import (
+        CheckViolation,
+        DatabaseUnavailable,
+        ForeignKeyViolation,
+        InvalidValue,
+        NotNullViolation,
+        PoolExhausted,
+        RecordNotFound,
+        SerializationFailure,
+        StaleRecord,
+        StatementTimeout,
+        SuspiciousInput,
+        UniqueViolation,
+        UnknownField,
+        UnknownTable,
+        ValueTooLarge,
+    )
     from .models import DatabaseModel
     from .paging import Page
     from .repository import Repository
@@ -79,7 +95,9 @@ _FROM = {
 }
 
 
-def __getattr__(name: str) -> object:  # PEP 562: the plugin is loaded in every process, the driver only where it is used
+def __getattr__(
+    name: str,
+) -> object:  # PEP 562: the plugin is loaded in every process, the driver only where it is used
     if name not in _FROM:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f".{_FROM[name]}", __name__), name)

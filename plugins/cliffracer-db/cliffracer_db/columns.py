@@ -110,7 +110,7 @@ def make_field(table: str, name: str, annotation: Any, default: object, max_valu
         checks.append(("check", sql.SQL("{} in ({})").format(column, sql.SQL(", ").join(map(sql.Literal, values)))))
     ddl_default: sql.Composable | None = None
     if options.default is not None:
-        ddl_default = sql.SQL(options.default)  # type: ignore[arg-type]  # written in the program, as the model is
+        ddl_default = sql.SQL(options.default)
     elif isinstance(default, bool | int | float | str | Decimal | enum.Enum) and sql_type != "jsonb":
         plain = default.value if isinstance(default, enum.Enum) else default
         ddl_default = sql.Literal(plain) if not isinstance(plain, float) or math.isfinite(plain) else None
@@ -154,7 +154,9 @@ def _sql_type(inner: Any, where: str) -> tuple[str, list[object] | None]:
             raise ConfigurationError(f"{where}: its values are not all text, or all integers; a column needs one type")
         return _SCALARS[kinds.pop()], values
     origin = get_origin(inner) or inner
-    if origin in (list, dict, tuple, set, frozenset) or (isinstance(origin, type) and issubclass(origin, msgspec.Struct)):
+    if origin in (list, dict, tuple, set, frozenset) or (
+        isinstance(origin, type) and issubclass(origin, msgspec.Struct)
+    ):
         return "jsonb", None
     raise ConfigurationError(
         f"{where}: type {inner!r} has no column type; use str, int, float, bool, Decimal, datetime, date, UUID, bytes, "
@@ -167,7 +169,12 @@ def _meta_checks(column: sql.Identifier, sql_type: str, meta: msgspec.Meta) -> I
     for kind, limit, operator in (("min_length", meta.min_length, ">="), ("max_length", meta.max_length, "<=")):
         if limit is not None and length is not None:
             yield kind, sql.SQL("{}({}) {} {}").format(sql.SQL(length), column, sql.SQL(operator), sql.Literal(limit))
-    for kind, bound, operator in (("ge", meta.ge, ">="), ("gt", meta.gt, ">"), ("le", meta.le, "<="), ("lt", meta.lt, "<")):
+    for kind, bound, operator in (
+        ("ge", meta.ge, ">="),
+        ("gt", meta.gt, ">"),
+        ("le", meta.le, "<="),
+        ("lt", meta.lt, "<"),
+    ):
         if bound is not None:
             yield kind, sql.SQL("{} {} {}").format(column, sql.SQL(operator), sql.Literal(bound))
     if meta.multiple_of is not None and sql_type != "double precision":  # of floats the remainder is seldom exact

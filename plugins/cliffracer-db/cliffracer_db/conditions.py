@@ -163,5 +163,5 @@ def _compose(table: Table, shape: Shape) -> sql.Composable:
     if operator in ("is null", "is not null"):
         return sql.SQL("{} {}").format(column, sql.SQL(operator))
     if operator == "in":
-        return sql.SQL("{} = any(%s::{}[])").format(column, sql.SQL(table.fields[name].sql_type))  # type: ignore[arg-type]
+        return sql.SQL("{} = any(%s::{}[])").format(column, sql.SQL(table.fields[name].sql_type))
     return sql.SQL("{} {} %s").format(column, sql.SQL(operator))

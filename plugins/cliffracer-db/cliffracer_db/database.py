@@ -157,7 +157,9 @@ class Database:
         options = TransactionOptions(isolation=isolation, read_only=read_only)
         outer = current_transaction(self.pool)
         if outer is not None and (isolation or read_only):
-            raise ConfigurationError("a nested transaction cannot change its isolation level or mode; ask the outer one")
+            raise ConfigurationError(
+                "a nested transaction cannot change its isolation level or mode; ask the outer one"
+            )
         async with self.connection() as connection, connection.transaction():
             if outer is not None:
                 yield self
@@ -200,10 +202,14 @@ class Database:
     # --- statements ---
 
     @overload
-    async def select(self, statement: Statement, parameters: Parameters | None = ..., *, returns: type[T]) -> list[T]: ...
+    async def select(
+        self, statement: Statement, parameters: Parameters | None = ..., *, returns: type[T]
+    ) -> list[T]: ...
     @overload
     async def select(self, statement: Statement, parameters: Parameters | None = ...) -> list[dict[str, Any]]: ...
-    async def select(self, statement: Statement, parameters: Parameters | None = None, *, returns: Any = None) -> list[Any]:
+    async def select(
+        self, statement: Statement, parameters: Parameters | None = None, *, returns: Any = None
+    ) -> list[Any]:
         """Run a query written by hand.
 
         Args:
@@ -218,7 +224,7 @@ class Database:
         text = composed(statement)
         async with self.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row, binary=True)
-            await cursor.execute(text, parameters)  # type: ignore[arg-type]  # composed, see above
+            await cursor.execute(text, parameters)
             rows = await cursor.fetchall()
         try:
             return rows if returns is None else [msgspec.convert(row, returns, str_keys=True) for row in rows]
@@ -229,7 +235,7 @@ class Database:
         """Run a statement written by hand; returns how many rows it touched. Errors as `select`."""
         text = composed(statement)
         async with self.connection() as connection:
-            cursor = await connection.execute(text, parameters)  # type: ignore[arg-type]  # composed, see above
+            cursor = await connection.execute(text, parameters)
             return max(cursor.rowcount, 0)
 
     async def fetch_all(
@@ -253,7 +259,7 @@ class Database:
         connection = await pool.take() if transaction is None else transaction.connection
         try:
             cursor = connection.cursor(binary=True)
-            await cursor.execute(text, parameters, prepare=True)  # type: ignore[arg-type]
+            await cursor.execute(text, parameters, prepare=True)
             return await cursor.fetchall() if cursor.description is not None else []
         except DRIVER_ERRORS as error:
             raise translate(error, fields) from error
@@ -268,7 +274,7 @@ class Database:
         connection = await pool.take() if transaction is None else transaction.connection
         try:
             cursor = connection.cursor()
-            await cursor.execute(text, parameters, prepare=True)  # type: ignore[arg-type]
+            await cursor.execute(text, parameters, prepare=True)
             return cursor.rowcount
         except DRIVER_ERRORS as error:
             raise translate(error, fields) from error

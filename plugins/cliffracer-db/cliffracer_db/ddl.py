@@ -26,7 +26,7 @@ def create_table(table: Table) -> str:
 
 def column_definition(field: Field) -> sql.Composed:
     """Return name, type, NOT NULL and default of a column."""
-    parts: list[sql.Composable] = [sql.Identifier(field.name), sql.SQL(field.sql_type)]  # type: ignore[arg-type]  # ours
+    parts: list[sql.Composable] = [sql.Identifier(field.name), sql.SQL(field.sql_type)]
     if not field.nullable:
         parts.append(sql.SQL("not null"))
     if field.default is not None:

@@ -112,7 +112,7 @@ class EmbeddedPostgres:
             StartupError: it ended or was not ready within 20 s; the message has the end of its log.
         """
         if self._process is not None:
-            return
+            return None
         chosen = self.port > 0
         deadline = time.monotonic() + READY_WITHIN_S
         while True:

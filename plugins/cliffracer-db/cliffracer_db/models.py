@@ -133,7 +133,6 @@ class Table:
         except msgspec.ValidationError as error:
             raise invalid(self.name, error, field.name) from None
 
-
     def document(self, field: Field, value: object) -> Jsonb:
         """Return a part of a document to look for. Raises InvalidValue."""
         try:

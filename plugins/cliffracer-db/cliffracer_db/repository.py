@@ -15,7 +15,7 @@ from psycopg.types.numeric import Int8
 
 from cliffracer_core.interfaces import ServiceInfo
 
-from .conditions import AnyOf, Condition, check
+from .conditions import AnyOf, Condition, check, where
 from .database import Database
 from .errors import InvalidValue, RecordNotFound, StaleRecord
 from .models import DatabaseModel, table_of
@@ -164,7 +164,7 @@ class Repository(Generic[M]):
         transaction = current_transaction(pool)
         connection = await pool.take() if transaction is None else transaction.connection
         try:
-            async with connection.cursor() as cursor, cursor.copy(self._statements.copy) as copy:  # type: ignore[arg-type]
+            async with connection.cursor() as cursor, cursor.copy(self._statements.copy) as copy:
                 copy.set_types(types)
                 for row in rows:
                     await copy.write_row(row)
@@ -181,7 +181,7 @@ class Repository(Generic[M]):
 
     async def find_by_field(self, field: str, value: object) -> builtins.list[M]:
         """Return the rows whose field has this value; None finds those without one."""
-        return await self.find(**{field: value})
+        return await self.find(where(field) == value)
 
     async def find(
         self,
@@ -266,7 +266,7 @@ class Repository(Generic[M]):
             async with connection.transaction():
                 name = f"cliffracer_{next(_cursors)}"
                 async with connection.cursor(name, binary=True) as cursor:
-                    await cursor.execute(text, filter.values)  # type: ignore[arg-type]
+                    await cursor.execute(text, filter.values)
                     while rows := await cursor.fetchmany(batch):
                         for row in rows:
                             yield self._load(row)

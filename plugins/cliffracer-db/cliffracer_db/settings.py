@@ -69,7 +69,7 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
         from psycopg.conninfo import make_conninfo
 
         options = "" if self.pgbouncer else " ".join(f"-c {name}={value}" for name, value in self._session().items())
-        fields = {
+        fields: dict[str, str | int | None] = {
             "connect_timeout": max(1, round(self.connect_timeout_s)), "application_name": self.application_name,
             "options": options or None,
         }  # fmt: skip

@@ -30,7 +30,7 @@ class Statements:
         self._kept: dict[Any, str] = {}
         name, columns = sql.Identifier(table.name), sql.SQL(", ").join(map(sql.Identifier, table.names))
         self._name, self._columns = name, columns
-        self.fields = {constraint: field for constraint, field in constraints_of(table)}
+        self.fields = dict(constraints_of(table))
         """Constraint to field."""
         values = sql.SQL(", ").join(sql.SQL("%s") for _ in table.names)
         insert = sql.SQL("insert into {} ({}) values ({})").format(name, columns, values)
@@ -53,7 +53,7 @@ class Statements:
         """Set these fields of one row, and a later `updated_at`; with `expecting`, only of an unchanged row."""
 
         def compose() -> sql.Composable:
-            sets = [sql.SQL("{} = %s").format(sql.Identifier(each)) for each in names]
+            sets: list[sql.Composable] = [sql.SQL("{} = %s").format(sql.Identifier(each)) for each in names]
             # two updates within one tick of the clock differ, too
             sets.append(sql.SQL("updated_at = greatest(clock_timestamp(), updated_at + interval '1 microsecond')"))
             unchanged = sql.SQL(" and updated_at = %s") if expecting else sql.SQL("")
@@ -67,7 +67,7 @@ class Statements:
         """Insert a row, or change the one that has the same values in the fields `on`."""
 
         def compose() -> sql.Composable:
-            sets = [
+            sets: list[sql.Composable] = [
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(each))
                 for each in self.table.names
                 if each not in MANAGED and each not in on
@@ -141,5 +141,6 @@ def _order(order: Sequence[tuple[str, bool]]) -> sql.Composable:
     if not order:
         return sql.SQL("")
     return sql.SQL(" order by ") + sql.SQL(", ").join(
-        sql.SQL("{}{}").format(sql.Identifier(name), sql.SQL(" desc" if descending else "")) for name, descending in order
+        sql.SQL("{}{}").format(sql.Identifier(name), sql.SQL(" desc" if descending else ""))
+        for name, descending in order
     )

@@ -50,7 +50,7 @@ class PostgresStore:
         values, leases, revisions = (sql.Identifier(f"{table}{each}") for each in ("", "_leases", "_revision"))
 
         def text(template: str) -> str:
-            parts = sql.SQL(template)  # type: ignore[arg-type]  # the templates below
+            parts = sql.SQL(template)
             return parts.format(
                 values=values, leases=leases, revisions=revisions, live=sql.SQL(_LIVE), expires=sql.SQL(_EXPIRES),
                 sequence=sql.Literal(f"{table}_revision"), index=sql.Identifier(f"{table}_expires_idx"),
@@ -58,7 +58,7 @@ class PostgresStore:
 
         self._ddl = text(
             "create sequence if not exists {revisions};"
-            "create table if not exists {values} (key text collate \"C\" primary key, value bytea not null, "
+            'create table if not exists {values} (key text collate "C" primary key, value bytea not null, '
             "revision bigint not null, expires_at timestamptz);"
             "create index if not exists {index} on {values} (expires_at) where expires_at is not null;"
             "create table if not exists {leases} (key text primary key, holder text not null, epoch bigint not null, "
@@ -127,7 +127,7 @@ class PostgresStore:
             async with self._db.transaction():
                 # CREATE ... IF NOT EXISTS of two replicas at once can still collide
                 await self._db.fetch_all("select pg_advisory_xact_lock(hashtext(%s))", (self._table,))
-                await self._db.execute(sql.SQL(self._ddl))  # type: ignore[arg-type]  # composed above
+                await self._db.execute(sql.SQL(self._ddl))
             await self._db.run(self._sweep)
         except BaseException:
             await self._db.close()

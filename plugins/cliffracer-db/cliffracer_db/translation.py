@@ -45,9 +45,7 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         fields: constraint to field, where the table's model is known.
     """
     if isinstance(error, TooManyRequests | PoolTimeout):
-        return PoolExhausted(
-            "every connection to the database is in use; retry later, or raise 'db.pool_max_size'"
-        )
+        return PoolExhausted("every connection to the database is in use; retry later, or raise 'db.pool_max_size'")
     if isinstance(error, UnicodeError):
         return InvalidValue("text cannot be encoded as UTF-8")
     if not isinstance(error, psycopg.Error):
@@ -62,7 +60,9 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
     if isinstance(error, pg.UniqueViolation):
         return UniqueViolation(f"{where}a row with this {field or 'value'!r} exists already", details=details)
     if isinstance(error, pg.ForeignKeyViolation):
-        return ForeignKeyViolation(f"{where}{what} refers to a row that is not there, or is still used", details=details)
+        return ForeignKeyViolation(
+            f"{where}{what} refers to a row that is not there, or is still used", details=details
+        )
     if isinstance(error, pg.NotNullViolation):
         return NotNullViolation(f"{where}{what} is required", details=details)
     if isinstance(error, pg.CheckViolation | pg.ExclusionViolation):

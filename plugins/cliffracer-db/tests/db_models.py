@@ -72,4 +72,4 @@ class Everything(DatabaseModel):
 
 async def make_tables(db: Database, *models: type[DatabaseModel]) -> None:
     for model in models:
-        await db.execute(sql.SQL(model.get_create_table_sql()))  # type: ignore[arg-type]  # made of the model
+        await db.execute(sql.SQL(model.get_create_table_sql()))

