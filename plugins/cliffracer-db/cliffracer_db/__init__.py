@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from .models import DatabaseModel
     from .paging import Page
     from .repository import Repository
+    from .secure import SecureRepository
     from .settings import DbSettings
     from .store import PostgresStore
     from .transactions import transactional
@@ -50,6 +51,7 @@ __all__ = [
     "PostgresStore",
     "RecordNotFound",
     "Repository",
+    "SecureRepository",
     "SerializationFailure",
     "StaleRecord",
     "StatementTimeout",
@@ -80,6 +82,7 @@ _FROM = {
     "PostgresStore": "store",
     "RecordNotFound": "errors",
     "Repository": "repository",
+    "SecureRepository": "secure",
     "SerializationFailure": "errors",
     "StaleRecord": "errors",
     "StatementTimeout": "errors",

@@ -87,6 +87,12 @@ class Table:
         self.name = validate_identifier(model.__tablename__, f"model {model.__name__!r}: table")
         self.fields: Mapping[str, Field] = _fields(model, self.name)
         self.names = tuple(self.fields)
+        self.defaults = {
+            each.name: each.default if each.default is not msgspec.NODEFAULT else each.default_factory()
+            for each in msgspec.structs.fields(model)
+            if not each.required
+        }
+        """Of the fields that have one; of a factory, what it made once."""
         self._get: Callable[[Any], tuple[Any, ...]] = operator.attrgetter(*self.names)
         self._dumps = tuple(each.dump for each in self.fields.values())
 

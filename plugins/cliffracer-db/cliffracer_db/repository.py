@@ -15,7 +15,7 @@ from psycopg.types.numeric import Int8
 
 from cliffracer_core.interfaces import ServiceInfo
 
-from .conditions import AnyOf, Condition, check, where
+from .conditions import AnyOf, Condition, Filter, check, where
 from .database import Database
 from .errors import InvalidValue, RecordNotFound, StaleRecord
 from .models import DatabaseModel, table_of
@@ -204,7 +204,7 @@ class Repository(Generic[M]):
             UnknownField: the model has no such field.
             InvalidValue: a value of the wrong type; a limit or offset below 0.
         """
-        filter = check(self.table, conditions, equal)
+        filter = self._filter(conditions, equal)
         values = filter.values
         if limit is not None:
             values.append(_count(limit, "limit"))
@@ -241,7 +241,7 @@ class Repository(Generic[M]):
             raise InvalidValue(f"field {name!r} orders no pages: it may be None, or is a document")
         if not 1 <= _count(limit, "limit") <= 10_000:
             raise InvalidValue(f"limit {limit!r} is not between 1 and 10,000")
-        filter = check(self.table, conditions, equal)
+        filter = self._filter(conditions, equal)
         values = filter.values
         if after is not None:
             values += read_place(self.table, field, after)
@@ -257,7 +257,7 @@ class Repository(Generic[M]):
         It keeps a connection, and a read-only transaction, until it ends; leave it early with `aclosing`.
         Errors as `find`.
         """
-        filter = check(self.table, conditions, equal)
+        filter = self._filter(conditions, equal)
         text = self._statements.select(filter.shape, self._order(order_by))
         pool = self.db.pool
         transaction = current_transaction(pool)
@@ -278,13 +278,13 @@ class Repository(Generic[M]):
 
     async def count(self, *conditions: Condition | AnyOf, **equal: object) -> int:
         """Count the rows for which all conditions hold. Errors as `find`."""
-        filter = check(self.table, conditions, equal)
+        filter = self._filter(conditions, equal)
         rows = await self.db.fetch_all(self._statements.count(filter.shape), filter.values)
         return int(rows[0][0])
 
     async def exists(self, *conditions: Condition | AnyOf, **equal: object) -> bool:
         """Tell whether there is a row for which all conditions hold. Errors as `find`."""
-        filter = check(self.table, conditions, equal)
+        filter = self._filter(conditions, equal)
         rows = await self.db.fetch_all(self._statements.exists(filter.shape), filter.values)
         return bool(rows[0][0])
 
@@ -294,6 +294,9 @@ class Repository(Generic[M]):
         if type(model) is not self.model:
             raise InvalidValue(f"table {self.table.name!r} takes {self.model.__name__}, not {type(model).__name__}")
         return self.table.check(model)  # type: ignore[return-value]  # of the same class
+
+    def _filter(self, conditions: Sequence[Condition | AnyOf], equal: dict[str, object]) -> Filter:
+        return check(self.table, conditions, equal)
 
     def _parameters(self, checked: M) -> builtins.list[Any]:
         return self.table.dump(checked)
