@@ -36,7 +36,7 @@ class EmbeddedServer(Protocol):
 
 @hookspec
 def cliffracer_register_commands() -> Sequence[click.Command]:
-    """Offer commands; asked once per run of `cliffracer`, before the command runs. Since 0.1. Provisional.
+    """Offer commands; asked once per run of `cliffracer`, before the command runs. Since 0.1.
 
     Returns:
         click commands or groups. One named as a built-in command, or as another plugin's, is an error

@@ -19,7 +19,7 @@ from cliffracer_core.interfaces import ServiceInfo
 
 from .errors import DatabaseUnavailable, InvalidValue, SerializationFailure
 from .pool import Connection, Pool, join_pool, leave_pool
-from .settings import DbSettings, parse_url
+from .settings import DbSettings, parse_url, settings_of
 from .transactions import Isolation, Transaction, TransactionOptions, current_transaction, running
 from .translation import DRIVER_ERRORS, translate
 
@@ -291,12 +291,6 @@ def composed(statement: object) -> str:
             "and give the values as parameters"
         )
     return statement.as_string(None)
-
-
-def settings_of(service: ServiceInfo) -> DbSettings:
-    """Return a service's section `db`."""
-    section = service.settings.get("db")
-    return section if isinstance(section, DbSettings) else DbSettings()
 
 
 def _set_transaction(options: TransactionOptions) -> sql.Composed:

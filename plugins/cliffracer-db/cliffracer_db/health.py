@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 from cliffracer_core.interfaces import ServiceInfo
 
-from .database import Database, settings_of
+from .database import Database
 from .pool import is_used
+from .settings import settings_of
 
 __all__ = ["health_of"]
 

@@ -21,9 +21,11 @@ from cliffracer_core.interfaces import (
     Wiring,
 )
 
-from .settings import SECRETS, DbSettings
+from .settings import SECRETS, DbSettings, settings_of
 
 if TYPE_CHECKING:
+    import click
+
     from .database import Database
 
 
@@ -34,7 +36,7 @@ class DbPlugin:
         self._databases: dict[str, Database] = {}
 
     def _database(self, service: ServiceInfo) -> Database:
-        from .database import Database, settings_of
+        from .database import Database
 
         if service.id not in self._databases:
             self._databases[service.id] = Database(settings_of(service))
@@ -72,7 +74,18 @@ class DbPlugin:
             async with database:
                 yield
 
-        return [opened] if service.id in self._databases else []
+        @contextlib.asynccontextmanager
+        async def migrated(wiring: Wiring) -> AsyncIterator[None]:
+            from .database import Database
+            from .migrations import Migrations
+
+            async with Database(settings) as database:
+                await Migrations(settings.migrations, service.name).migrate(database)
+            yield
+
+        settings = settings_of(service)
+        lifespans: list[Lifespan] = [migrated] if settings.migrate_on_start else []
+        return [*lifespans, opened] if service.id in self._databases else lifespans
 
     @hookimpl
     def cliffracer_register_health_checks(self, service: ServiceInfo) -> Mapping[str, HealthCheck]:
@@ -84,6 +97,13 @@ class DbPlugin:
             return await health_of(service)
 
         return {"database": check}
+
+    @hookimpl(optionalhook=True)
+    def cliffracer_register_commands(self) -> Sequence[click.Command]:
+        """Offer `cliffracer db`."""
+        from .commands import command
+
+        return [command]
 
     @hookimpl(optionalhook=True)
     def cliffracer_register_embedded_servers(self) -> Sequence[SimpleNamespace]:

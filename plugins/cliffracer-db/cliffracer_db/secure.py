@@ -8,12 +8,12 @@ import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Self, TypeVar
 
-from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.errors import ConfigurationError, DatabaseError
 
 from .columns import Field
 from .conditions import AnyOf, Condition, Filter
 from .database import Database
-from .errors import DatabaseError, SuspiciousInput, UnknownField, ValueTooLarge
+from .errors import SuspiciousInput, UnknownField, ValueTooLarge
 from .models import DatabaseModel
 from .repository import Repository
 

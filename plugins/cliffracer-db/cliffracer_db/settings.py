@@ -7,8 +7,9 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.interfaces import ServiceInfo
 
-__all__ = ["SECRETS", "DbSettings", "parse_url"]
+__all__ = ["SECRETS", "DbSettings", "parse_url", "settings_of"]
 
 SECRETS = frozenset({"url", "user", "password"})
 _SCHEMES = ("postgresql", "postgres")
@@ -46,6 +47,10 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
     pgbouncer: bool = False
     """The URL is that of pgbouncer in transaction mode: nothing is prepared, and no session parameter is set."""
     application_name: str = "cliffracer"
+    migrations: str = "migrations"
+    """Directory of the service's migrations, below the working directory."""
+    migrate_on_start: bool = False
+    """Apply them before handlers listen; of replicas that start at once one does."""
 
     def __post_init__(self) -> None:
         if not 0 <= self.pool_min_size <= self.pool_max_size or self.pool_max_size < 1:
@@ -105,3 +110,9 @@ def parse_url(url: str) -> str:
     if parts.scheme not in _SCHEMES:
         raise ConfigurationError("db.url is no PostgreSQL URL; write 'postgresql://user:password@host:5432/name'")
     return url
+
+
+def settings_of(service: ServiceInfo) -> DbSettings:
+    """Return a service's section `db`."""
+    section = service.settings.get("db")
+    return section if isinstance(section, DbSettings) else DbSettings()

@@ -14,9 +14,9 @@ from cliffracer_core.errors import ConfigurationError, ConnectionError, Validati
 from cliffracer_core.interfaces import Lease, ServiceInfo
 
 from .columns import validate_identifier
-from .database import Database, settings_of
+from .database import Database
 from .errors import UniqueViolation
-from .settings import DbSettings, parse_url
+from .settings import DbSettings, parse_url, settings_of
 
 __all__ = ["PostgresStore"]
 

@@ -39,7 +39,8 @@ ATTACKS = [
 ]
 HARMLESS = [
     "O'Brien", "it's 5 o'clock -- or so", "Select Committee on Unions", "drop me a line; update at noon", "a = b",
-    "rock'n'roll and blues", "say 'hello'; update me", "50% off!", "#1 fan", "C# & F#", "<script>", "Don't delete this", "either/or", "naïve 🌍",
+    "rock'n'roll and blues",
+    "say 'hello'; update me", "50% off!", "#1 fan", "C# & F#", "<script>", "Don't delete this", "either/or", "naïve 🌍",
     "The union of teachers will select a speaker", "WHERE is it?", "1=1",
 ]  # fmt: skip
 
