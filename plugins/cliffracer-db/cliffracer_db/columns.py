@@ -44,6 +44,8 @@ class Column(msgspec.Struct, frozen=True, kw_only=True):
     references: str | None = None
     """`table.column` that the value must be found in."""
     on_delete: Literal["no action", "restrict", "cascade", "set null"] = "no action"
+    check: str | None = None
+    """An SQL condition that every row meets, such as `total >= 0`."""
     default: str | None = None
     """An SQL expression for rows that are inserted by other means than a repository, such as `now()`."""
 
@@ -107,7 +109,9 @@ def make_field(table: str, name: str, annotation: Any, default: object, max_valu
     column = sql.Identifier(name)
     checks = [(kind, check) for meta in metas for kind, check in _meta_checks(column, sql_type, meta)]
     if values is not None:
-        checks.append(("check", sql.SQL("{} in ({})").format(column, sql.SQL(", ").join(map(sql.Literal, values)))))
+        checks.append(("values", sql.SQL("{} in ({})").format(column, sql.SQL(", ").join(map(sql.Literal, values)))))
+    if options.check is not None:
+        checks.append(("check", sql.SQL(options.check)))
     ddl_default: sql.Composable | None = None
     if options.default is not None:
         ddl_default = sql.SQL(options.default)

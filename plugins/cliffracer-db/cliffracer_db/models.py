@@ -85,6 +85,12 @@ class Table:
             raise ConfigurationError(f"model {model.__name__!r} names no table; write __tablename__ = '...' in it")
         self.model = model
         self.name = validate_identifier(model.__tablename__, f"model {model.__name__!r}: table")
+        try:
+            msgspec.convert({}, model)
+        except msgspec.ValidationError:
+            pass  # it has required fields
+        except TypeError as error:
+            raise ConfigurationError(f"model {model.__name__!r}: {error}; say it with Column(check='...')") from None
         self.fields: Mapping[str, Field] = _fields(model, self.name)
         self.names = tuple(self.fields)
         self.defaults = {

@@ -92,7 +92,7 @@ async def test_server_ends_when_its_owner_is_killed() -> None:
         "import sys, time; from cliffracer_db import embedded_postgres\n"
         "with embedded_postgres() as s: print(s.pid, s.directory, flush=True); time.sleep(60)"
     )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as owner:  # noqa: ASYNC220
         assert owner.stdout is not None
         pid, directory = owner.stdout.readline().split()
         assert not gone(int(pid))

@@ -231,12 +231,12 @@ class Users(CliffracerService):
 """
 
 
-def cliffracer(directory: Path, *arguments: str, code: int = 0, **environment: str) -> str:
+def cliffracer(directory: Path, *arguments: str, code: int = 0, url: str = "") -> str:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("CLIFFRACER_", "DB_", "COV"))}
     done = subprocess.run(
         [sys.executable, "-m", "cliffracer_cli", *arguments],
         capture_output=True, text=True, check=False, cwd=directory, timeout=60,
-        env={**kept, "XDG_RUNTIME_DIR": str(directory), **environment},
+        env={**kept, "XDG_RUNTIME_DIR": str(directory), **({"CLIFFRACER_DB__URL": url} if url else {})},
     )  # fmt: skip
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
@@ -254,10 +254,9 @@ def test_commands_take_a_model_to_the_database_and_its_change(postgres_url: str,
     (tmp_path / "app.py").write_text(APP.replace("FIELD", "20"))
     assert "<= 20" in cliffracer(tmp_path, "db", "diff", "app:Users", *url, code=1)
     assert "0002_wider.sql" in cliffracer(tmp_path, "db", "diff", "app:Users", *url, "--write", "wider")
-    environment = {"CLIFFRACER_DB__URL": postgres_url}
-    assert '"number":2' in cliffracer(tmp_path, "db", "migrate", "app:Users", "--json", **environment)
-    assert '"problem":""' in cliffracer(tmp_path, "db", "status", "app:Users", "--json", **environment)
-    assert "agree" in cliffracer(tmp_path, "db", "diff", "app:Users", **environment)
+    assert '"number":2' in cliffracer(tmp_path, "db", "migrate", "app:Users", "--json", url=postgres_url)
+    assert '"problem":""' in cliffracer(tmp_path, "db", "status", "app:Users", "--json", url=postgres_url)
+    assert "agree" in cliffracer(tmp_path, "db", "diff", "app:Users", url=postgres_url)
     assert "0003_by_hand.py" in cliffracer(tmp_path, "db", "new", "by_hand", "--python")
 
 

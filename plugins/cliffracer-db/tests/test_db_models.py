@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
-from cliffracer_db import Column, Database, DatabaseModel, InvalidValue, Repository
+from cliffracer_db import CheckViolation, Column, Database, DatabaseModel, InvalidValue, Repository
 from cliffracer_db.ids import new_id
 from hypothesis import given
 from hypothesis import strategies as st
@@ -147,6 +147,28 @@ def test_model_is_refused_when_a_field_cannot_be_a_column(annotation: Any, named
         __annotations__ = {"field": annotation}
 
     with pytest.raises(ConfigurationError, match=rf"field 'field' of table 'bads'.*{named}|{named}"):
+        Bad.get_create_table_sql()
+
+
+async def test_condition_of_a_column_is_the_tables_rule(db: Database) -> None:
+    """`Column(check=...)` says what msgspec cannot check, such as bounds of a Decimal; breaking it names the field."""
+
+    class Price(DatabaseModel):
+        __tablename__ = "prices"
+        amount: Annotated[Decimal, Column(check="amount >= 0")]
+
+    await make_tables(db, Price)
+    prices = Repository(Price, db)
+    await prices.create(Price(amount=Decimal(0)))
+    with pytest.raises(CheckViolation) as caught:
+        await prices.create(Price(amount=Decimal("-0.01")))
+    assert caught.value.details == {"table": "prices", "field": "amount", "constraint": "prices_amount_check"}
+
+    class Bad(DatabaseModel):
+        __tablename__ = "bads"
+        amount: Annotated[Decimal, Meta(ge=0)]
+
+    with pytest.raises(ConfigurationError, match="Column"):
         Bad.get_create_table_sql()
 
 
