@@ -301,6 +301,7 @@ class Caller:
         stream: str | None = None,
         timeout: float | None = None,
         transport: str = "default",
+        outbox: bool | str = False,
     ) -> None:
         """Publish an event.
 
@@ -313,8 +314,11 @@ class Caller:
             stream: the stream to create where none takes the subject yet; by the subject's first token where None.
             timeout: seconds to wait for the broker's confirmation.
             transport: which of the service's transports.
+            outbox: write it down with the running database transaction, and send it once that is committed;
+                a text instead of True orders events that have the same. Needs a plugin, such as cliffracer-db.
 
         Raises:
+            ConfigurationError: no plugin keeps an outbox.
             NotStored: the broker did not confirm in time; a retry under the same `message_id` is safe.
             EncodingError, MessageTooLarge, InvalidSubject, InvalidHeader: nothing was sent.
             ConnectionError: not connected, and the buffer is full.
@@ -322,7 +326,7 @@ class Caller:
         outgoing = Outgoing(
             kind="publish", service=self._service, subject=validate_subject(subject), payload=payload,
             headers=self._outgoing_headers(headers), transport=transport, durable=durable, stream=stream,
-            message_id=message_id,
+            message_id=message_id, outbox=outbox,
             deadline=time.monotonic() + (self._timeout_s if timeout is None else validate_timeout(timeout)),
         )  # fmt: skip
         await self._publish(outgoing)
@@ -373,6 +377,8 @@ class Caller:
                 return  # the callee's own deadline ends it
 
     async def _send(self, outgoing: Outgoing) -> None:
+        if outgoing.outbox:
+            raise ConfigurationError(f"nobody keeps an outbox for {outgoing.subject!r}; set db.outbox (cliffracer-db)")
         transport = self.transport(outgoing.transport)
         message = Message(outgoing.subject, self._codec.encode(outgoing.payload), outgoing.headers or None)
         if not outgoing.durable:

@@ -109,7 +109,7 @@ def cliffracer_register_outgoing(declaration: OutgoingDeclaration, service: Serv
     """Wrap what a service sends; asked once per service and kind (`call`, `publish`), at start. Since 0.1.
 
     Returns:
-        Layers around the send; each step takes an `Outgoing` and returns the reply. Provisional.
+        Layers around the send; each step takes an `Outgoing` and returns the reply.
     """
     raise NotImplementedError
 

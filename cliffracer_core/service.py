@@ -171,10 +171,11 @@ class CliffracerService:
         headers: Mapping[str, str] | None = None,
         message_id: str | None = None,
         transport: str = "default",
+        outbox: bool | str = False,
     ) -> None:
-        """Publish an event; with `durable` it is stored when this returns. Errors as `Caller.publish`."""
+        """Publish an event; with `durable` it is stored when this returns. Arguments and errors as `Caller.publish`."""
         await self.caller.publish(
-            subject, data, durable=durable, headers=headers, message_id=message_id, transport=transport
+            subject, data, durable=durable, headers=headers, message_id=message_id, transport=transport, outbox=outbox
         )
 
     call_rpc = rpc_call

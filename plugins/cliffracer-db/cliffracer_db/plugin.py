@@ -14,6 +14,7 @@ from cliffracer_core.interfaces import (
     HealthCheck,
     Lifespan,
     Middleware,
+    OutgoingDeclaration,
     Section,
     ServiceInfo,
     Store,
@@ -65,6 +66,17 @@ class DbPlugin:
         return [transaction_layer(self._database(service), declaration, marks)]
 
     @hookimpl
+    def cliffracer_register_outgoing(
+        self, declaration: OutgoingDeclaration, service: ServiceInfo
+    ) -> Sequence[Middleware]:
+        """Write down what is published with `outbox`, where the setting `db.outbox` is on."""
+        if declaration.kind != "publish" or not settings_of(service).outbox:
+            return []
+        from .outbox import Outbox
+
+        return [Outbox(self._database(service), service.name).layer()]
+
+    @hookimpl
     def cliffracer_register_lifespans(self, service: ServiceInfo) -> Sequence[Lifespan]:
         """Open the database of a service with marked handlers, and close it after they have stopped."""
 
@@ -72,7 +84,13 @@ class DbPlugin:
         async def opened(wiring: Wiring) -> AsyncIterator[None]:
             database = self._databases.pop(service.id)
             async with database:
-                yield
+                if not settings.outbox:
+                    yield
+                    return
+                from .relaying import relayed
+
+                async with relayed(database, settings, wiring):
+                    yield
 
         @contextlib.asynccontextmanager
         async def migrated(wiring: Wiring) -> AsyncIterator[None]:

@@ -47,6 +47,12 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
     pgbouncer: bool = False
     """The URL is that of pgbouncer in transaction mode: nothing is prepared, and no session parameter is set."""
     application_name: str = "cliffracer"
+    outbox: bool = False
+    """Keep an outbox for `publish(..., outbox=True)`, and send what is in it."""
+    outbox_poll_s: float = 1.0
+    """How long an event waits at most where no notification of it came."""
+    outbox_lease_s: float = 10.0
+    """After so long without renewal another replica sends the outbox."""
     migrations: str = "migrations"
     """Directory of the service's migrations, below the working directory."""
     migrate_on_start: bool = False
@@ -55,7 +61,14 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not 0 <= self.pool_min_size <= self.pool_max_size or self.pool_max_size < 1:
             raise ValueError("pool_max_size must be at least 1, and no less than pool_min_size")
-        for name in ("pool_timeout_s", "connect_timeout_s", "max_idle_s", "max_lifetime_s"):
+        for name in (
+            "pool_timeout_s",
+            "connect_timeout_s",
+            "max_idle_s",
+            "max_lifetime_s",
+            "outbox_poll_s",
+            "outbox_lease_s",
+        ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")
         if self.url:
