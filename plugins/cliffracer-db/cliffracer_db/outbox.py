@@ -39,7 +39,8 @@ create index if not exists cliffracer_outbox_waiting on cliffracer_outbox (servi
 # one notification of a transaction, however many events it writes
 _WRITE = """
 with written as (
-    insert into cliffracer_outbox (service, message_id, subject, ordering_key, body, headers, transport, durable, stream)
+    insert into cliffracer_outbox
+        (service, message_id, subject, ordering_key, body, headers, transport, durable, stream)
     values (%s, %s, %s, %s, %s, %s, %s, %s, %s) returning service
 ) select pg_notify('cliffracer_outbox', service) from written
 """

@@ -15,11 +15,13 @@ from psycopg.types.numeric import Int8
 
 from cliffracer_core.interfaces import ServiceInfo
 
+from .bulk import Bulk
 from .conditions import AnyOf, Condition, Filter, check, where
 from .database import Database
 from .errors import InvalidValue, RecordNotFound, StaleRecord
 from .models import DatabaseModel, table_of
 from .paging import Page, place_of, read_place
+from .pool import Connection
 from .statements import MANAGED, Statements
 from .transactions import current_transaction
 from .translation import translate
@@ -28,6 +30,7 @@ __all__ = ["Repository"]
 
 M = TypeVar("M", bound=DatabaseModel)
 Id = UUID | str
+COPY_CHUNK = 5000
 _cursors = itertools.count(1)
 _BIGINT = 2**63
 
@@ -55,6 +58,8 @@ class Repository(Generic[M]):
         self.db = db or Database()
         self._statements = Statements(self.table)
         self._names = self.table.names
+        self._types = [each.sql_type for each in self.table.fields.values()]
+        self._bulk: Bulk | None = Bulk(self.table)
         self._owns = db is None
 
     def bind(self, service: ServiceInfo, name: str) -> Self:
@@ -157,23 +162,45 @@ class Repository(Generic[M]):
     # --- many rows ---
 
     async def create_many(self, models: Iterable[M]) -> int:
-        """Write new rows with COPY, all or none; returns how many. Errors as `create`."""
-        rows = [self._parameters(self._check(model)) for model in models]
-        types = [each.sql_type for each in self.table.fields.values()]
+        """Write new rows with COPY, all or none; returns how many. Memory holds some thousand. Errors as `create`."""
         pool = self.db.pool
         transaction = current_transaction(pool)
-        connection = await pool.take() if transaction is None else transaction.connection
+        if transaction is not None:
+            # a savepoint, so that the transaction can go on where a row is refused
+            async with self.db.transaction():
+                return await self._copy_in(transaction.connection, models)
+        connection = await pool.take()
+        try:
+            return await self._copy_in(connection, models)
+        finally:
+            await pool.give_back(connection)
+
+    async def _copy_in(self, connection: Connection, models: Iterable[M]) -> int:
+        source = iter(models)
+        chunk = builtins.list(itertools.islice(source, COPY_CHUNK))
+        if not chunk:
+            return 0
+        written = 0
+        rows = self._rows(chunk)  # before anything is sent: most mistakes are in the first rows
         try:
             async with connection.cursor() as cursor, cursor.copy(self._statements.copy) as copy:
-                copy.set_types(types)
-                for row in rows:
-                    await copy.write_row(row)
+                copy.set_types(self._types)
+                write = copy.formatter.write_row  # rows are buffered there; `copy.write_row` awaits for each
+                while chunk:
+                    for row in rows:
+                        data = write(row)
+                        if data:
+                            await copy.writer.write(data)
+                    written += len(rows)
+                    chunk = builtins.list(itertools.islice(source, COPY_CHUNK))
+                    rows = self._rows(chunk) if chunk else []
         except psycopg.Error as error:
             raise translate(error, self._statements.fields) from error
-        finally:
-            if transaction is None:
-                await pool.give_back(connection)
-        return len(rows)
+        return written
+
+    def _rows(self, models: Sequence[M]) -> builtins.list[Any]:
+        rows = self._bulk.rows(models) if self._bulk is not None else None
+        return [self._parameters(self._check(model)) for model in models] if rows is None else rows
 
     async def list(self, limit: int = 100, offset: int = 0, *, order_by: str = "id") -> builtins.list[M]:
         """Return rows in the order of their ids, the oldest first, or of a field (`-field`: descending)."""

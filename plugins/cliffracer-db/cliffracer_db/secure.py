@@ -82,6 +82,7 @@ class SecureRepository(Repository[M]):
         for name in (*(readable or ()), *(writable or ()), *unchecked):
             if name not in self.table.fields:
                 raise ConfigurationError(f"table {self.table.name!r} has no field {name!r}; correct the list")
+        self._bulk = None  # each model is looked at
         self._tables = tables
         self._readable = frozenset(self.table.names if readable is None else {*readable, "id"})
         own = {name for name in self.table.names if name not in ("id", "created_at", "updated_at")}

@@ -129,6 +129,48 @@ async def test_create_many_writes_all_or_nothing(users: Repository[User]) -> Non
     assert await users.create_many([]) == 0
 
 
+async def test_create_many_leaves_its_transaction_usable_when_a_row_is_refused(users: Repository[User]) -> None:
+    """In a transaction a refused batch is undone alone, also where the bad row comes after thousands."""
+    bad = [*(user(number) for number in range(7000)), user(7001, name="")]
+    async with users.db.transaction():
+        await users.create(user(9000))
+        with pytest.raises(InvalidValue):
+            await users.create_many(bad)
+        with pytest.raises(UniqueViolation):
+            await users.create_many([user(1), user(1)])
+        await users.create_many([user(2)])
+    assert [each.age for each in await users.list(order_by="age")] == [2, 9000]
+    with pytest.raises(InvalidValue):
+        await users.create_many(bad)
+    assert await users.count() == 2
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"name": ""}, {"name": "x" * 51}, {"name": None}, {"name": 5}, {"name": "a\x00"}, {"email": "\ud800"},
+        {"email": b"x"}, {"age": True}, {"age": -1}, {"age": 10_001}, {"age": None}, {"age": 1.0}, {"org_id": "x"},
+        {"created_at": datetime.datetime(2026, 1, 1)}, {"created_at": datetime.date(2026, 1, 1)}, {"id": None},
+        {"email": "x" * (16 * 1024 * 1024 + 1)},
+    ],
+)  # fmt: skip
+async def test_create_many_refuses_what_create_refuses(users: Repository[User], changes: dict[str, object]) -> None:
+    """One bad value among good rows is found, and has the same error."""
+    bad = user(50, **changes)
+    with pytest.raises(InvalidValue) as alone:
+        await users.create(bad)
+    with pytest.raises(InvalidValue) as among:
+        await users.create_many([user(1), user(2, org_id=None), bad, user(3)])
+    assert (type(among.value), str(among.value)) == (type(alone.value), str(alone.value))
+    assert await users.count() == 0
+
+
+async def test_create_many_takes_a_generator_of_any_length(users: Repository[User]) -> None:
+    """Rows are written as they come, None and text of any script included."""
+    assert await users.create_many(user(n, name=f"Grüße 🌍 {n}") for n in range(10_001)) == 10_001
+    assert await users.count(where("name").like("Grüße 🌍%")) == 10_001
+
+
 async def test_list_is_in_the_order_of_making(users: Repository[User]) -> None:
     """Limit and offset cut it; the oldest is first; an order may be asked for."""
     models = await filled(users, 10)
