@@ -215,7 +215,13 @@ class CliffracerService:
     def rpc(self, function: F, /) -> F: ...
     @overload
     def rpc(
-        self, /, *, timeout: float | None = None, concurrency: int | None = None, transport: str = "default"
+        self,
+        /,
+        *,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        transport: str = "default",
+        idempotent: bool = False,
     ) -> Callable[[F], F]: ...
     def rpc(self, function: Any = None, /, **options: Any) -> Any:
         """Make a function an RPC method of this service; see `handlers.rpc`."""
@@ -225,7 +231,13 @@ class CliffracerService:
     def validated_rpc(self, function: F, /) -> F: ...
     @overload
     def validated_rpc(
-        self, /, *, timeout: float | None = None, concurrency: int | None = None, transport: str = "default"
+        self,
+        /,
+        *,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        transport: str = "default",
+        idempotent: bool = False,
     ) -> Callable[[F], F]: ...
     def validated_rpc(self, function: Any = None, /, **options: Any) -> Any:
         """Make a function an RPC method that refuses unknown arguments; see `handlers.validated_rpc`."""

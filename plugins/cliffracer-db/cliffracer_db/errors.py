@@ -20,6 +20,7 @@ __all__ = [
     "CheckViolation",
     "DatabaseUnavailable",
     "ForeignKeyViolation",
+    "IdempotencyConflict",
     "InvalidValue",
     "NotNullViolation",
     "PoolExhausted",
@@ -65,6 +66,10 @@ class ValueTooLarge(InvalidValue, code="value_too_large", status=413):
 
 class SuspiciousInput(InvalidValue, code="suspicious_input"):
     """A `SecureRepository` refused a value that looks like an attack."""
+
+
+class IdempotencyConflict(InvalidValue, code="idempotency_conflict", status=422):
+    """An idempotency key was used before, for a call with other arguments."""
 
 
 class CheckViolation(InvalidValue, code="check_violation"):

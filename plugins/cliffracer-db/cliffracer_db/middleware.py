@@ -24,7 +24,7 @@ def transaction_layer(database: Database, declaration: Declaration, marks: Seque
     Raises:
         ConfigurationError: the handler is marked twice, or is a generator, whose transaction would span its reader.
     """
-    options = marks[0].options
+    options = marks[0].options if marks else TransactionOptions()
     if len(marks) > 1 or not isinstance(options, TransactionOptions):
         raise ConfigurationError(f"handler {declaration.where!r} is marked @transactional twice; leave one")
     if inspect.isasyncgenfunction(declaration.function):

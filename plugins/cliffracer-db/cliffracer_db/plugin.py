@@ -35,6 +35,7 @@ class DbPlugin:
 
     def __init__(self) -> None:
         self._databases: dict[str, Database] = {}
+        self._inboxes: set[str] = set()
 
     def _database(self, service: ServiceInfo) -> Database:
         from .database import Database
@@ -57,13 +58,21 @@ class DbPlugin:
 
     @hookimpl
     def cliffracer_register_middleware(self, declaration: Declaration, service: ServiceInfo) -> Sequence[Middleware]:
-        """Run handlers under `@transactional` in a transaction."""
+        """Run handlers under `@transactional`, and idempotent ones, in a transaction."""
         marks = declaration.find("db", "transactional")
-        if not marks:
+        idempotent = any(getattr(each.options, "idempotent", False) for each in declaration.find("core"))
+        if not marks and not idempotent:
             return []
         from .middleware import transaction_layer
 
-        return [transaction_layer(self._database(service), declaration, marks)]
+        database = self._database(service)
+        layers = [transaction_layer(database, declaration, marks)]
+        if idempotent:
+            from .inbox import Inbox
+
+            self._inboxes.add(service.id)
+            layers.append(Inbox(database).layer(declaration))
+        return layers
 
     @hookimpl
     def cliffracer_register_outgoing(
@@ -83,14 +92,18 @@ class DbPlugin:
         @contextlib.asynccontextmanager
         async def opened(wiring: Wiring) -> AsyncIterator[None]:
             database = self._databases.pop(service.id)
-            async with database:
-                if not settings.outbox:
-                    yield
-                    return
-                from .relaying import relayed
+            async with contextlib.AsyncExitStack() as stack:
+                await stack.enter_async_context(database)
+                if service.id in self._inboxes:
+                    from .inbox import Inbox
 
-                async with relayed(database, settings, wiring):
-                    yield
+                    self._inboxes.discard(service.id)
+                    await stack.enter_async_context(Inbox(database).kept(settings.inbox_keep_s))
+                if settings.outbox:
+                    from .relaying import relayed
+
+                    await stack.enter_async_context(relayed(database, settings, wiring))
+                yield
 
         @contextlib.asynccontextmanager
         async def migrated(wiring: Wiring) -> AsyncIterator[None]:

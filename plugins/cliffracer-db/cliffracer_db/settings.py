@@ -53,6 +53,8 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
     """How long an event waits at most where no notification of it came."""
     outbox_lease_s: float = 10.0
     """After so long without renewal another replica sends the outbox."""
+    inbox_keep_s: float = 604800.0
+    """How long a call or an event of an idempotent handler is remembered."""
     migrations: str = "migrations"
     """Directory of the service's migrations, below the working directory."""
     migrate_on_start: bool = False
@@ -68,6 +70,7 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
             "max_lifetime_s",
             "outbox_poll_s",
             "outbox_lease_s",
+            "inbox_keep_s",
         ):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be above 0")

@@ -16,7 +16,7 @@ import time
 
 from cliffracer_db import Database, DatabaseModel, Repository, transactional
 
-from cliffracer_core import CliffracerService, rpc
+from cliffracer_core import CliffracerService, event, rpc
 from cliffracer_core.errors import CliffracerError
 
 
@@ -26,10 +26,21 @@ class Order(DatabaseModel):
     number: int
 
 
+class Effect(DatabaseModel):
+    __tablename__ = "effects"
+
+    number: int
+
+
 class Orders(CliffracerService):
     name = "orders"
     db = Database()
     orders = Repository(Order)
+    effects = Repository(Effect)
+
+    @event("order.placed", durable=True, idempotent=True, ack_wait_s=1.0, retries=1000, backoff_s=0.05)
+    async def placed(self, number: int) -> None:
+        await self.effects.create(Effect(number=number))
 
     @rpc
     @transactional

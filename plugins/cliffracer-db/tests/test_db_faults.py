@@ -14,15 +14,18 @@ from cliffracer_core import ServiceConfig
 from cliffracer_core.interfaces import DurableTransport
 from cliffracer_core.testing import eventually
 
-from .db_killed import Order, Orders
+from .db_killed import Effect, Order, Orders
 from .db_models import make_tables
 
 KILLS = 200
 
 
 async def test_every_committed_orders_event_arrives_when_the_service_is_killed(db: Database) -> None:
-    """`kill -9` 200 times at random points: each committed order's event is stored once, none of an undone order."""
-    await make_tables(db, Order)
+    """`kill -9` 200 times at random points: each committed order's event is stored once, none of an undone order.
+
+    The service handles the events itself, idempotently: each has its effect once.
+    """
+    await make_tables(db, Order, Effect)
     assert db.settings is not None
     with embedded_nats() as nats:
         variables = {
@@ -45,10 +48,18 @@ async def test_every_committed_orders_event_arrives_when_the_service_is_killed(d
             transport = service.runtime.transports["default"]
             assert isinstance(transport, DurableTransport)
             events = [msgspec.json.decode(each.message.body)["number"] async for each in transport.browse("ORDER")]
+            (row,) = await db.select(sql.SQL("select count(*) as n from orders"))
+
+            async def all_handled() -> bool:
+                return await service.effects.count() >= int(row["n"])
+
+            await eventually(all_handled, timeout_s=60)
+            effects = [each.number for each in await service.effects.find()]
         committed = [row["number"] for row in await db.select(sql.SQL("select number from orders"))]
     assert len(committed) > KILLS
     assert not [number for number in committed if number % 5 == 0]
     assert sorted(events) == sorted(committed)
+    assert sorted(effects) == sorted(committed)
     by_key: dict[int, list[int]] = {}
     for number in events:
         by_key.setdefault(number // 1_000_000, []).append(number)
