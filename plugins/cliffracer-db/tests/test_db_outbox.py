@@ -2,15 +2,21 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from typing import cast
 
 import pytest
 from cliffracer_db import Database, DatabaseModel, EmbeddedPostgres, Repository, transactional
+from cliffracer_db.outbox import Outbox
+from cliffracer_db.relay import Relay
 from cliffracer_nats.embedded import EmbeddedNats, embedded_nats
+from msgspec.structs import replace
 from psycopg import sql
 
 from cliffracer_core import CliffracerService, MessageContext, ServiceConfig, event, injected, rpc
 from cliffracer_core.errors import CliffracerError, ConfigurationError, EncodingError, InvalidHeader
-from cliffracer_core.interfaces import DurableTransport
+from cliffracer_core.errors import ConnectionError as DisconnectedError
+from cliffracer_core.interfaces import DurableTransport, Outgoing, Transport
+from cliffracer_core.messages import Message
 from cliffracer_core.testing import eventually, unique
 
 from .db_models import make_tables
@@ -211,3 +217,40 @@ async def test_service_goes_on_when_the_database_restarts(own_postgres: Embedded
 
         await eventually(written)
         await eventually(lambda: {number for _, number, _ in service.got} == {1, 2}, timeout_s=20)
+
+
+class FailsOnce:
+    """A transport, as far as the relay sees it, that refuses the first message it is given."""
+
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+        self.failed = False
+
+    async def publish(self, message: Message) -> None:
+        if not self.failed:
+            self.failed = True
+            raise DisconnectedError("lost for a moment")
+        self.sent.append(message.body)
+
+    async def flush(self) -> None: ...
+
+
+async def test_later_events_wait_when_one_of_their_key_cannot_be_sent_yet(db: Database) -> None:
+    """A failure that may pass holds back what has the same key, and nothing else; then all go out in order."""
+    assert db.settings is not None
+    settings = replace(db.settings, outbox_poll_s=0.05)
+    transport, outbox = FailsOnce(), Outbox(db, "shop")
+    await outbox.prepare()
+    for key, numbers in (("a", range(5)), ("b", range(10, 12))):
+        for number in numbers:
+            await outbox.write(
+                Outgoing(kind="publish", service="shop", subject="a.b", payload=number, outbox=key, headers={})
+            )
+    relay = Relay(outbox, {"default": cast(Transport, transport)}, settings, holder="me")
+    task = asyncio.create_task(relay.run())
+    await eventually(lambda: len(transport.sent) == 7)
+    task.cancel()
+    await asyncio.wait({task})
+    sent = [int(each) for each in transport.sent]
+    assert sent[:2] == [10, 11]
+    assert sent[2:] == list(range(5))
