@@ -237,7 +237,8 @@ def embedded_postgres(
     that of the machine. It does not outlive this process: a small watchdog ends it, also after `kill -9`.
 
     Args:
-        directory: where it keeps its data; a temporary directory, removed at the end, without one.
+        directory: where it keeps its data; a temporary directory, removed at the end, without one. Where this
+            process is root, whom PostgreSQL refuses, the server runs as `nobody`, who must be able to reach it.
         port: 1 to 65535; a free one without one.
         settings: of the server, as in `postgresql.conf`.
 

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -55,13 +57,17 @@ def test_server_listens_on_loopback_and_wants_its_password(postgres_server: Embe
     assert postgres_server.password not in postgres_server.log
 
 
-def test_what_was_committed_stays_when_it_is_killed_or_kept(tmp_path: Path) -> None:
+@pytest.fixture
+def reachable() -> Iterator[Path]:
+    """A directory that the server's user can reach, too, where this process is root; pytest's own are private."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+def test_what_was_committed_stays_when_it_is_killed_or_kept(reachable: Path) -> None:
     """Data outlives stop, kill -9 and, in a directory of one's own, the block; a temporary one is removed."""
-    os.chmod(tmp_path, 0o755)
-    for parent in tmp_path.parents:
-        if parent.stat().st_uid == os.getuid() and parent != Path("/"):
-            os.chmod(parent, parent.stat().st_mode | 0o055)
-    with embedded_postgres(directory=tmp_path / "data") as server:
+    with embedded_postgres(directory=reachable / "data") as server:
         port = server.port
         with psycopg.connect(server.url) as connection:
             connection.execute("create table t (n int)")
@@ -71,7 +77,7 @@ def test_what_was_committed_stays_when_it_is_killed_or_kept(tmp_path: Path) -> N
             with psycopg.connect(server.url) as connection:
                 connection.execute("insert into t values (%s)", [number])
         assert server.port == port
-    with embedded_postgres(directory=tmp_path / "data") as server, psycopg.connect(server.url) as connection:
+    with embedded_postgres(directory=reachable / "data") as server, psycopg.connect(server.url) as connection:
         assert connection.execute("select count(*) from t").fetchone() == (3,)
     with embedded_postgres() as server:
         place = server.directory
