@@ -85,7 +85,8 @@ def test_disabled_and_broken_plugins_are_listed(tmp_path: Path) -> None:
     found = by_name(process)
     assert process.wait() == 3
     assert {name: each["state"] for name, each in found.items()} == {
-        "broken": "failed", "cli": "active", "core": "active", "db": "active", "discovery": "disabled", "nats": "active",
+        "broken": "failed", "cli": "active", "core": "active", "db": "active",
+        "discovery": "disabled", "nats": "active",
     }  # fmt: skip
     assert found["broken"]["version"] == "1.2.3"
     assert "No module named 'not_there'" in found["broken"]["error"]
