@@ -17,7 +17,7 @@ from .builtin import authenticate, measure
 from .caller import Caller
 from .config import Settings
 from .declare import check_capabilities, check_declarations, gather
-from .dispatch import Handler, Scope, compile_handler
+from .dispatch import Handler, compile_handler
 from .errors import CliffracerError, ConfigurationError, StartupError, describe
 from .handlers import Declaration
 from .injection import Builder
@@ -36,6 +36,7 @@ from .interfaces import (
 )
 from .listening import Listening
 from .plugins import Plugins
+from .scope import Scope
 
 __all__ = ["Runtime"]
 
