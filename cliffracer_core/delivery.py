@@ -15,8 +15,8 @@ import sys
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 
+from .compiled import FATAL, Handler, stopped
 from .context import MessageContext, create_correlation_id
-from .dispatch import FATAL, Handler, stopped
 from .errors import CliffracerError, InvalidHeader, NotFoundError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
 from .interfaces import DurableTransport, MetricsSink, Transport

@@ -7,8 +7,8 @@ import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
+from .compiled import Handler
 from .delivery import DurableEndpoint, EventEndpoint, Redriver, dlq_stream
-from .dispatch import Handler
 from .errors import describe
 from .handlers import EventOptions, RpcOptions
 from .interfaces import DurableSubscription, DurableTransport, MetricsSink, Subscription, Transport

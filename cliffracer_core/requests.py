@@ -8,8 +8,8 @@ import logging
 import time
 from typing import Protocol
 
+from .compiled import FATAL, Handler, stopped
 from .context import MessageContext, create_correlation_id
-from .dispatch import FATAL, Handler, stopped
 from .errors import (
     Cancelled,
     CliffracerError,

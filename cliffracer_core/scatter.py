@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from .dispatch import Handler
+from .compiled import Handler
 from .errors import CliffracerError, NoHandler, describe, to_body
 from .inbox import Box
 from .interfaces import Transport

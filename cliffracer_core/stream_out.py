@@ -8,8 +8,8 @@ import math
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from .compiled import FATAL, Handler, stopped
 from .context import MessageContext
-from .dispatch import FATAL, Handler, stopped
 from .errors import CliffracerError, DeadlineExceeded, InvalidHeader, MessageTooLarge, ServiceError, ValidationError
 from .generators import STREAM
 from .inbox import new_prefix
