@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 
 from .rows import ROWS, Row
 
-__all__ = ["Report", "Result"]
+__all__ = ["Report", "Result", "as_figure", "as_line", "as_ratio"]
 
 Samples = Mapping[str, Mapping[str, list[float]]]
 _HEADERS = ("measure", "unit", "nats-py or base", "FastStream", "Cliffracer", "of base", "of FastStream", "target", "")
@@ -87,23 +87,23 @@ class Report:
 
     def _cells(self, result: Result) -> list[str]:
         row, medians = result.row, result.medians
-        base = _figure(medians.get(row.base))
+        base = as_figure(medians.get(row.base))
         return [
             row.title,
             row.unit,
             base if row.base == "nats-py" or row.base not in medians else f"{base} ({row.base})",
-            _figure(medians.get("faststream")),
-            _figure(medians.get("cliffracer")),
-            _times(result.ratio_to_base),
-            _times(result.ratio_to_faststream),
+            as_figure(medians.get("faststream")),
+            as_figure(medians.get("cliffracer")),
+            as_ratio(result.ratio_to_base),
+            as_ratio(result.ratio_to_faststream),
             self._target(row),
             {True: "reached", False: "not reached", None: ""}[result.reached],
         ]
 
     def _target(self, row: Row) -> str:
         to_base, to_faststream, value = row.targets(self.eager)
-        parts = [_times(to_base)] if to_base is not None else []
-        parts += [f"{_times(to_faststream)} FastStream"] if to_faststream is not None else []
+        parts = [as_ratio(to_base)] if to_base is not None else []
+        parts += [f"{as_ratio(to_faststream)} FastStream"] if to_faststream is not None else []
         parts += [f"{value:g}"] if value is not None else []
         return f"{'at least' if row.more_is_better else 'at most'} {', '.join(parts)}" if parts else ""
 
@@ -123,7 +123,7 @@ class Report:
         parts = [
             f"## Python {self.python}",
             f"{versions}. Load average {before:.1f} before, {after:.1f} after.",
-            "\n".join([_line(header), _line(["---"] * len(header)), *map(_line, lines)]),
+            "\n".join([as_line(header), as_line(["---"] * len(header)), *map(as_line, lines)]),
         ]
         if self.failures:
             parts.append("Failed:\n\n" + "\n".join(f"- {_short(each)}" for each in self.failures))
@@ -134,7 +134,7 @@ class Report:
     def _samples(self) -> Iterator[str]:
         for name, contestants in self.samples.items():
             for who, found in contestants.items():
-                yield _line([name, who, ", ".join(map(_figure, found))])
+                yield as_line([name, who, ", ".join(map(as_figure, found))])
 
 
 def _ratio(ours: float | None, theirs: float | None) -> float | None:
@@ -147,15 +147,15 @@ def _short(failure: str) -> str:
     return lines[0] if len(lines) == 1 else f"{lines[0]}: {lines[-1].strip()}"
 
 
-def _figure(value: float | None) -> str:
+def as_figure(value: float | None) -> str:
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.1f}"
 
 
-def _times(ratio: float | None) -> str:
+def as_ratio(ratio: float | None) -> str:
     return "" if ratio is None else f"{ratio:.2f} x"
 
 
-def _line(cells: list[str]) -> str:
+def as_line(cells: list[str]) -> str:
     return f"| {' | '.join(cells)} |"

@@ -295,6 +295,7 @@ class Caller:
         stream: str | None = None,
         timeout: float | None = None,
         transport: str = "default",
+        outbox: bool | str = False,
     ) -> Coroutine[Any, Any, object]:
         """Publish an event.
 
@@ -307,18 +308,21 @@ class Caller:
             stream: the stream to create where none takes the subject yet; by the subject's first token where None.
             timeout: seconds to wait for the broker's confirmation.
             transport: which of the service's transports.
+            outbox: write it down with the running database transaction, and send it once that is committed;
+                a text is the key within which events keep their order (cliffracer-db).
 
         Raises:
+            ConfigurationError: no plugin keeps an outbox.
             NotStored: the broker did not confirm in time; a retry under the same `message_id` is safe.
             EncodingError, MessageTooLarge, InvalidSubject, InvalidHeader: nothing was sent.
             ConnectionError: not connected, and the buffer is full.
         """
-        if not self.publish_layers and not durable and timeout is None:
+        if not (self.publish_layers or durable or outbox) and timeout is None:
             return self._sender.event(transport, subject, payload, headers)
         outgoing = Outgoing(
             kind="publish", service=self._service, subject=validate_subject(subject), payload=payload,
             headers=self._sender.headers(headers), transport=transport, durable=durable, stream=stream,
-            message_id=message_id,
+            message_id=message_id, outbox=outbox,
             deadline=time.monotonic() + (self._timeout_s if timeout is None else validate_timeout(timeout)),
         )  # fmt: skip
         return self._publish_through(outgoing)

@@ -86,6 +86,11 @@ def check_declarations(declarations: Sequence[Declaration], plugins: Plugins) ->
                     f"handler {declaration.where!r} is marked {each.kind!r}, which plugin {each.owner!r} honours, and "
                     f"that is not active; install cliffracer-{each.owner} or enable it"
                 )
+            if getattr(each.options, "idempotent", False) and not plugins.is_active("db"):
+                raise ConfigurationError(
+                    f"handler {declaration.where!r} is idempotent, which plugin 'db' honours, and that is not active; "
+                    f"install cliffracer-db or enable it"
+                )
             if isinstance(each.options, RpcOptions):
                 subject = each.options.pattern or declaration.where
                 other = subjects.get((each.options.transport, subject))

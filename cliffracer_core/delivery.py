@@ -15,13 +15,14 @@ import sys
 import time
 from collections.abc import Awaitable, Mapping, Sequence
 
+from .compiled import FATAL, Handler, stopped
 from .context import MessageContext, create_correlation_id
-from .dispatch import FATAL, Handler, Scope, stopped
 from .errors import CliffracerError, InvalidHeader, NotFoundError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
 from .interfaces import DurableTransport, MetricsSink, Transport
 from .limits import Run
 from .messages import CORRELATION_ID, CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Delivery, Message, validate_headers
+from .scope import Scope
 from .subjects import overlaps
 
 __all__ = ["DEAD", "DurableEndpoint", "EventEndpoint", "Redriver", "dead_letter", "dlq_stream", "redrive"]

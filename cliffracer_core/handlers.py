@@ -45,6 +45,8 @@ class RpcOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds a call may take where the caller sets no deadline."""
     concurrency: int | None = None
     transport: str = "default"
+    idempotent: bool = False
+    """A call repeated under one idempotency key runs once and has one result; the plugin `db` sees to it."""
 
 
 class EventOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,6 +66,8 @@ class EventOptions(msgspec.Struct, frozen=True, kw_only=True):
     timeout: float | None = None
     concurrency: int | None = None
     transport: str = "default"
+    idempotent: bool = False
+    """An event delivered again takes effect once; only with `durable`; the plugin `db` sees to it."""
 
 
 class Bridge(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,6 +96,7 @@ class EventArguments(TypedDict, total=False):
     timeout: float | None
     concurrency: int | None
     transport: str
+    idempotent: bool
 
 
 class Recovery(msgspec.Struct, frozen=True):
@@ -143,7 +148,11 @@ def marks_of(function: object) -> tuple[Mark, ...]:
 def rpc(function: F, /) -> F: ...
 @overload
 def rpc(
-    *, timeout: float | None = None, concurrency: int | None = None, transport: str = "default"
+    *,
+    timeout: float | None = None,
+    concurrency: int | None = None,
+    transport: str = "default",
+    idempotent: bool = False,
 ) -> Callable[[F], F]: ...
 def rpc(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Answer requests on `rpc.<service>.<handler>`; arguments are taken by name, unknown ones ignored."""
@@ -155,7 +164,11 @@ def rpc(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
 def validated_rpc(function: F, /) -> F: ...
 @overload
 def validated_rpc(
-    *, timeout: float | None = None, concurrency: int | None = None, transport: str = "default"
+    *,
+    timeout: float | None = None,
+    concurrency: int | None = None,
+    transport: str = "default",
+    idempotent: bool = False,
 ) -> Callable[[F], F]: ...
 def validated_rpc(function: Callable[..., Any] | None = None, /, **options: Any) -> Any:
     """Answer requests as `rpc` does, and refuse arguments the handler does not have."""
@@ -202,6 +215,8 @@ def event(pattern: str, **options: Unpack[EventArguments]) -> Callable[[F], F]:
         raise ConfigurationError(f"event {pattern!r}: {error}; options are {known}") from None
     if chosen.durable and chosen.fanout:
         raise ConfigurationError(f"event {pattern!r}: durable and fanout exclude each other; use two handlers")
+    if chosen.idempotent and not chosen.durable:
+        raise ConfigurationError(f"event {pattern!r}: only a durable event is delivered again; add durable=True")
     if chosen.queue is not None:
         for token in chosen.queue.split("."):
             validate_token(token, "queue group")

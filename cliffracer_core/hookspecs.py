@@ -127,7 +127,7 @@ def cliffracer_register_outgoing(declaration: OutgoingDeclaration, service: Serv
     """Wrap what a service sends; asked once per service and kind (`call`, `publish`), at start. Since 0.1.
 
     Returns:
-        Layers around the send; each step takes an `Outgoing` and returns the reply. Provisional.
+        Layers around the send; each step takes an `Outgoing` and returns the reply.
     """
     raise NotImplementedError
 
@@ -258,7 +258,7 @@ def cliffracer_register_lifespans(service: ServiceInfo) -> Sequence[Lifespan]:
 
 @hookspec
 def cliffracer_register_health_checks(service: ServiceInfo) -> Mapping[str, HealthCheck | Check]:
-    """Offer named health checks; asked once per service, called by `service.health()`. Since 0.1. Provisional.
+    """Offer named health checks; asked once per service, called by `service.health()`. Since 0.1.
 
     Returns:
         Name to a check. It has 5 s, or what its `Check` says; all run at once.

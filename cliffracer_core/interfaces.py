@@ -71,6 +71,8 @@ class Outgoing(msgspec.Struct, kw_only=True, eq=False):
     durable: bool = False
     stream: str | None = None
     message_id: str | None = None
+    outbox: bool | str = False
+    """A plugin writes it down in the running transaction, to be sent after it; a text orders what has the same."""
 
 
 Send = Callable[[Outgoing], Awaitable[object]]

@@ -7,13 +7,14 @@ import functools
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 
+from .compiled import Handler
 from .delivery import DurableEndpoint, EventEndpoint, Redriver, dlq_stream
-from .dispatch import Handler, Scope
 from .errors import describe
 from .handlers import EventOptions, RpcOptions
 from .interfaces import DurableSubscription, DurableTransport, MetricsSink, Subscription, Transport
 from .requests import QUEUE_GROUP, RequestEndpoint, cancel_subject, on_cancel
 from .scatter import Everyone
+from .scope import Scope
 from .stream_out import Controls, StreamEndpoint
 from .subjects import stream_name
 

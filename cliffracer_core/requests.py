@@ -8,8 +8,8 @@ import logging
 import time
 from typing import Protocol
 
+from .compiled import FATAL, Handler, stopped
 from .context import MessageContext, create_correlation_id
-from .dispatch import FATAL, Handler, Scope, stopped
 from .errors import (
     Cancelled,
     CliffracerError,
@@ -32,6 +32,7 @@ from .messages import (
     Message,
     codec_for,
 )
+from .scope import Scope
 from .subjects import is_pattern
 
 __all__ = [

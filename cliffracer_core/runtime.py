@@ -15,9 +15,10 @@ from .assembly import load_plugins, make_stores, make_transports, once, opened, 
 from .blueprint import Blueprint
 from .builtin import authenticate, measure
 from .caller import Caller
+from .compiled import Handler
 from .config import Settings
 from .declare import check_capabilities, check_declarations, gather
-from .dispatch import Handler, Scope, compile_handler
+from .dispatch import compile_handler
 from .errors import CliffracerError, ConfigurationError, StartupError, describe
 from .handlers import Declaration
 from .injection import Builder
@@ -36,6 +37,7 @@ from .interfaces import (
 )
 from .listening import Listening
 from .plugins import Plugins
+from .scope import Scope
 
 __all__ = ["Runtime"]
 

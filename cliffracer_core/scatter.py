@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
-from .dispatch import Handler, Scope
+from .compiled import Handler
 from .errors import CliffracerError, NoHandler, describe, to_body
 from .inbox import Box
 from .interfaces import Transport
 from .messages import CORRELATION_ID, INSTANCE, REPLY_ALL_TO, Message
 from .requests import ALL, RequestEndpoint, error_message
+from .scope import Scope
 
 __all__ = ["Everyone", "ReplicaReply", "all_subject", "gather"]
 

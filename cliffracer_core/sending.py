@@ -191,6 +191,8 @@ class Sender:
 
     async def publish(self, outgoing: Outgoing) -> None:
         """Send or store an event, as the last step of the chain around publishes."""
+        if outgoing.outbox:
+            raise ConfigurationError(f"nobody keeps an outbox for {outgoing.subject!r}; set db.outbox (cliffracer-db)")
         transport = self.transport(outgoing.transport)
         message = Message(outgoing.subject, self._encode(outgoing.payload), outgoing.headers or None)
         if not outgoing.durable:

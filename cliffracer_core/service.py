@@ -173,10 +173,11 @@ class CliffracerService:
         headers: Mapping[str, str] | None = None,
         message_id: str | None = None,
         transport: str = "default",
+        outbox: bool | str = False,
     ) -> None:
-        """Publish an event; with `durable` it is stored when this returns. Errors as `Caller.publish`."""
+        """Publish an event; with `durable` it is stored when this returns. Arguments and errors as `Caller.publish`."""
         await self.caller.publish(
-            subject, data, durable=durable, headers=headers, message_id=message_id, transport=transport
+            subject, data, durable=durable, headers=headers, message_id=message_id, transport=transport, outbox=outbox
         )
 
     call_rpc = rpc_call
@@ -224,7 +225,13 @@ class CliffracerService:
     def rpc(self, function: F, /) -> F: ...
     @overload
     def rpc(
-        self, /, *, timeout: float | None = None, concurrency: int | None = None, transport: str = "default"
+        self,
+        /,
+        *,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        transport: str = "default",
+        idempotent: bool = False,
     ) -> Callable[[F], F]: ...
     def rpc(self, function: Any = None, /, **options: Any) -> Any:
         """Make a function an RPC method of this service; see `handlers.rpc`."""
@@ -234,7 +241,13 @@ class CliffracerService:
     def validated_rpc(self, function: F, /) -> F: ...
     @overload
     def validated_rpc(
-        self, /, *, timeout: float | None = None, concurrency: int | None = None, transport: str = "default"
+        self,
+        /,
+        *,
+        timeout: float | None = None,
+        concurrency: int | None = None,
+        transport: str = "default",
+        idempotent: bool = False,
     ) -> Callable[[F], F]: ...
     def validated_rpc(self, function: Any = None, /, **options: Any) -> Any:
         """Make a function an RPC method that refuses unknown arguments; see `handlers.validated_rpc`."""

@@ -8,8 +8,8 @@ import math
 from collections.abc import AsyncGenerator
 from typing import Any
 
+from .compiled import FATAL, Handler, stopped
 from .context import MessageContext
-from .dispatch import FATAL, Handler, Scope, stopped
 from .errors import CliffracerError, DeadlineExceeded, InvalidHeader, MessageTooLarge, ServiceError, ValidationError
 from .generators import STREAM
 from .inbox import new_prefix
@@ -27,6 +27,7 @@ from .messages import (
     codec_for,
 )
 from .requests import Publisher, RequestEndpoint, uncancel
+from .scope import Scope
 from .stream_in import GIVE_UP, Accepted
 from .subjects import validate_subject
 

@@ -65,7 +65,7 @@ def configure_services(services: Sequence[CliffracerService], instructions: Inst
         service.overrides = overrides
         if instructions.offered:
             sources = resolve_settings(plugins, service.config, overrides=overrides).sources
-            unset = [setting for setting in instructions.offered if setting not in sources]
+            unset = [setting for setting in instructions.offered if not _is_set(setting, sources)]
             found = urls(unset) if unset else {}
             merged = {**overrides}
             for section, value in nested(found).items():
@@ -80,6 +80,12 @@ def _sharing_ports(plugins: Plugins, overrides: Mapping[str, object]) -> dict[st
         if "reuse_port" in section.type.__struct_fields__:
             shared[section.name] = {"reuse_port": True, **_mapping(shared.get(section.name))}
     return shared
+
+
+def _is_set(setting: str, sources: Mapping[str, str]) -> bool:
+    """Tell whether a setting is given; of a section, its `host` says as much as its URL."""
+    section, dot, _ = setting.rpartition(".")
+    return setting in sources or (bool(dot) and f"{section}.host" in sources)
 
 
 def _mapping(value: object) -> dict[str, object]:

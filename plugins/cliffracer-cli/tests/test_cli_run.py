@@ -321,4 +321,4 @@ def test_dev_uses_the_server_that_is_configured(tmp_path: Path, nats_url: str, n
         with CommandLine("call", f"{name}_one.pid", directory=tmp_path) as call:
             assert call.json() == process.pid
         assert process.stop() == 0
-    assert "embedded" not in "\n".join(process.err)
+    assert "embedded nats" not in "\n".join(process.err)

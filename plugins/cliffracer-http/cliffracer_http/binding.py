@@ -103,6 +103,18 @@ def compile_parameters(model: RouteModel) -> Bind | None:
     sources = [each for each in map(_source, _by_place(parameters)) if each is not None]
     convert = msgspec.convert
 
+    if only_path and len(path) == 1:
+        name, alias, hint = *path[0], parameters[0].type
+
+        def bind_one(scope: Any, values: dict[str, str]) -> dict[str, object]:
+            value = values[alias]
+            try:
+                return {name: convert(value, hint, strict=False)}
+            except (msgspec.ValidationError, ValueError, OverflowError):
+                raise refuse(parameter_errors(parameters, {name: value}) or [_UNKNOWN]) from None
+
+        return bind_one
+
     def bind_path(scope: Any, values: dict[str, str]) -> dict[str, object]:
         found = {name: values[alias] for name, alias in path}
         try:

@@ -73,6 +73,7 @@ def compile_endpoint(
     allowed_s = model.timeout_s or timeout_s
     subject = model.where
     streams = model.streams
+    none = not model.parameters
     wants_request = Request in model.injected.values()
     render = compile_reply(model, head=head)
 
@@ -84,11 +85,14 @@ def compile_endpoint(
         task = watch.task()
         try:
             state: dict[str, object] = {SCOPE: scope}
-            arguments = bind(scope, values) if bind is not None else values
+            arguments = {} if none else values if bind is None else bind(scope, values)
             if decode is not None:
                 message = await watch.first(task, receive)
                 body = await read_body(message, lambda: Exchange(pace, scope, receive, send).receive, limit)
-                arguments.update(decode(body, content_type))
+                if none:
+                    arguments = decode(body, content_type)
+                else:
+                    arguments.update(decode(body, content_type))
             elif form is not None:
                 receive = Exchange(pace, scope, receive, send).receive
                 body = b""
@@ -158,10 +162,31 @@ def compile_reply(model: RouteModel, *, head: bool) -> Render:
     media_type = None if model.media_type is None else (b"content-type", model.media_type.encode("ascii"))
     json_type = media_type or _JSON_TYPE
     bodiless = model.without_body
-    encode_json = JSON.encode
+    encode_json, quickly = JSON.encode, JSON.encode_quickly
     like_json = (b"", b"*/*", b"application/json")
+    usual = not (bodiless or head) and media_type is None
 
     def render(result: Any, scope: Any, correlation_id: str, accept: bytes) -> Rendered:
+        if not usual or accept not in like_json or isinstance(result, Reply):
+            return render_any(result, scope, correlation_id, accept)
+        try:
+            body = quickly(result)
+            if body.find(b"null") >= 0:
+                body = encode_json(result)  # looks whether that was no number
+        except Exception:
+            body = encode_json(result)  # says in words of ours what is wrong
+        size = len(body)
+        headers = [
+            _JSON_TYPE,
+            _LENGTHS[size] if size < 2048 else (b"content-length", b"%d" % size),
+            (CORRELATION_HEADER, correlation_id.encode("ascii")),
+        ]
+        return (
+            {"type": "http.response.start", "status": status, "headers": headers},
+            {"type": "http.response.body", "body": body},
+        )
+
+    def render_any(result: Any, scope: Any, correlation_id: str, accept: bytes) -> Rendered:
         code = status
         extra: list[tuple[bytes, bytes]] = []
         correlation = (CORRELATION_HEADER, correlation_id.encode("ascii"))

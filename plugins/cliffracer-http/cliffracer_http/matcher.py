@@ -60,6 +60,8 @@ class Matcher(Generic[T]):
 
     def __init__(self) -> None:
         self.static: dict[str, T] = {}
+        self._last: dict[str, tuple[T, str]] = {}
+        """What has its one parameter as its last segment, by what stands before."""
         self._root: _Node[T] = _Node()
         self._paths: dict[str, T] = {}
 
@@ -88,6 +90,9 @@ class Matcher(Generic[T]):
                     node.one = _Node()
                 node = node.one
         node.leaf, node.names = value, names
+        head, _, tail = path.rpartition("/")
+        if len(names) == 1 and _PART.fullmatch(tail):
+            self._last[head] = value, names[0]
 
     def find(self, path: str) -> tuple[T, dict[str, str]] | None:
         """Return what serves a request's path and the values of its parameters; None where nothing does.
@@ -97,6 +102,10 @@ class Matcher(Generic[T]):
         value = self.static.get(path)
         if value is not None:
             return value, _NO_VALUES
+        head, _, tail = path.rpartition("/")
+        last = self._last.get(head)  # nothing but a wholly static path is preferred to it
+        if last is not None and tail and tail[0] != "." and tail.isascii() and tail.isprintable():
+            return last[0], {last[1]: tail}
         if not (path.isascii() and path.isprintable()) and _is_broken(path):
             return None
         node = self._root

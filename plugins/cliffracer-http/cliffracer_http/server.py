@@ -6,9 +6,6 @@ import importlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from starlette.middleware.cors import CORSMiddleware
-from starlette.middleware.gzip import GZipMiddleware
-
 from cliffracer_core.errors import ConfigurationError
 from cliffracer_core.interfaces import Entry, Route, SocketLimits, Wiring
 
@@ -17,6 +14,7 @@ from .endpoint import Endpoint, compile_endpoint
 from .limits import BodyLimits
 from .model import RouteModel, models_of
 from .settings import HttpSettings, settings_of
+from .shortcuts import compressing, cross_origin
 from .site import Resident, Site, site_for
 from .static import static_routes
 from .watch import Watch
@@ -124,13 +122,13 @@ def _configured(settings: HttpSettings) -> list[Callable[[Any], Any]]:
         if "*" in cors.origins and cors.credentials:
             raise ConfigurationError("http.cors: credentials need origins by name; '*' would be every page's")
         factories.append(
-            lambda app: CORSMiddleware(
+            lambda app: cross_origin(
                 app, allow_origins=cors.origins, allow_methods=cors.methods, allow_headers=cors.headers,
                 expose_headers=cors.expose, allow_credentials=cors.credentials, max_age=cors.max_age_s,
             )
         )  # fmt: skip
     if settings.compression:
-        factories.append(lambda app: GZipMiddleware(app, minimum_size=settings.compression_min_bytes))
+        factories.append(lambda app: compressing(app, settings.compression_min_bytes))
     return [*factories, *map(_imported, settings.middleware)]
 
 

@@ -9,11 +9,12 @@ import pytest
 import pytest_asyncio
 
 from .events import Events
-from .servers import running_nats
+from .servers import running_nats, running_postgres
 from .services import ServiceFactory
 from .simulations import ARGUMENT, MARKER, seeds_of, simulated
 
 if TYPE_CHECKING:
+    from cliffracer_db.embedded import EmbeddedPostgres
     from cliffracer_nats.embedded import EmbeddedNats
 
     from cliffracer_core import ClientProxy
@@ -75,6 +76,19 @@ def nats_server() -> Iterator[EmbeddedNats]:
 def nats_url(nats_server: EmbeddedNats) -> str:
     """Where `nats_server` listens, with its token; a transport for services and clients."""
     return nats_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[EmbeddedPostgres]:
+    """A PostgreSQL server for the whole session: a process on 127.0.0.1, a free port, a password."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres_server: EmbeddedPostgres) -> str:
+    """An empty database of one test's own, on `postgres_server`; the setting `db.url` of a service."""
+    return postgres_server.create_database()
 
 
 @pytest.fixture

@@ -1,0 +1,126 @@
+"""What the handlers of one running service share: its loop, deadlines, clean context and running calls."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import sys
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .context import MessageContext, enter_call, leave_calls
+from .deadlines import Deadlines, Expiring
+from .limits import Gate, Run
+
+__all__ = ["Scope"]
+
+logger = logging.getLogger("cliffracer")
+
+_EAGER = sys.version_info >= (3, 12)
+_Task: Callable[..., asyncio.Task[Any]] = asyncio.Task
+
+
+class Scope:
+    """What the handlers of one running service share: its loop, deadlines, clean context and running calls."""
+
+    def __init__(self, service: str, *, timeout_s: float, max_timeout_s: float, queue_size: int = 1000) -> None:
+        self.service = service
+        self.timeout_s = timeout_s
+        self.max_timeout_s = max_timeout_s
+        self.queue_size = queue_size
+        """Calls of entry points that may wait for a slot, per handler."""
+        self.loop = asyncio.get_running_loop()
+        self.deadlines: Deadlines[Run] = Deadlines(self.loop)
+        self.runs = self.deadlines.entries
+        """Calls that wait for something, by their reply token where they have one."""
+        self.timers: Deadlines[Expiring] = Deadlines(self.loop)
+        """What else has to happen at a point in time."""
+        self.given_up: dict[str, float] = {}
+        """Reply tokens of callers who gave up a call that did not run here, and when, on `time.monotonic()`."""
+        self.gates: list[Gate] = []
+        self.closing = False
+        """The grace time is over: what still waits for a slot is refused, not run."""
+        self._clean = contextvars.copy_context()
+        self._clean.run(leave_calls)
+
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Run a coroutine in a task of its own with a copy of the clean context.
+
+        The loop holds the task only weakly: what outlives its first step must be held by what it waits for.
+        """
+        if _EAGER:
+            _Task(coroutine, loop=self.loop, context=self._clean.copy(), eager_start=True)
+        else:
+            _Task(coroutine, loop=self.loop, context=self._clean.copy())
+
+    def start(self, coroutine: Coroutine[Any, Any, Any], run: Run, token: str | None) -> None:
+        """Run a call as `spawn` does; it calls `begin` first and `end` in every case.
+
+        Only a call that waits for something is kept in `runs`: nothing can stop any other.
+
+        Args:
+            coroutine: the call.
+            run: made for it.
+            token: its reply token.
+        """
+        if _EAGER:
+            task = _Task(coroutine, loop=self.loop, context=self._clean.copy(), eager_start=True)
+            if not run.over and not task.done():
+                self.register(run, task, token)
+        else:
+            _Task(coroutine, loop=self.loop, context=self._clean.copy())
+
+    def begin(self, run: Run, context: MessageContext) -> None:
+        """Make a call the current task's, to be stopped at its deadline; then await its chain.
+
+        Raises:
+            asyncio.CancelledError: the service stops, and starts no more calls.
+        """
+        if self.closing:
+            run.reason = "shutdown"
+            raise asyncio.CancelledError
+        enter_call(context)
+        if context.deadline is not None:
+            run.deadline = context.deadline
+            if context.deadline < self.deadlines.next_at:
+                self.deadlines.watch(context.deadline)
+        if not _EAGER:
+            task = asyncio.current_task(self.loop)  # to find out the running loop is a system call there
+            self.register(run, task, context.reply_to)
+
+    def register(self, run: Run, task: asyncio.Task[Any] | None, token: str | None = None) -> None:
+        """Let a call that waits be found, and stopped, until `end`."""
+        run.task = task
+        key = run.key = run if token is None or token in self.runs else token
+        self.runs[key] = run
+
+    def end(self, run: Run) -> None:
+        """Forget a call: nothing can stop it any more."""
+        run.over = True
+        if run.task is not None:
+            run.task = None
+            self.runs.pop(run.key, None)  # gone where the service stopped before an attended call did
+
+    @property
+    def idle(self) -> bool:
+        """Nothing runs and nothing waits."""
+        return all(gate.idle for gate in self.gates)
+
+    async def finish(self, until: float) -> None:
+        """Wait until nothing runs or waits, or loop time `until` has come; then cancel what is left."""
+        while not self.idle and self.loop.time() < until:
+            await asyncio.sleep(0.002)
+        self.closing = True
+        if not self.idle:
+            cut = len(self.runs) + sum(len(gate.waiting) for gate in self.gates)
+            logger.warning("service %r: %d calls were cut at the end of the grace time", self.service, cut)
+        for gate in self.gates:
+            gate.refuse_waiting()
+        for run in list(self.runs.values()):
+            run.stop("shutdown")
+        until = self.loop.time() + 1.0
+        while not self.idle and self.loop.time() < until:
+            await asyncio.sleep(0.002)
+        self.deadlines.close()
+        self.timers.close()

@@ -1,0 +1,75 @@
+"""The statements that make a table, composed from its fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from psycopg import sql
+
+from .columns import Field, constraint_name
+from .models import Table
+
+__all__ = ["column_definition", "constraints", "create_table", "index_statement"]
+
+
+def create_table(table: Table) -> str:
+    """Return CREATE TABLE and its indexes, each statement ended by a semicolon."""
+    lines: list[sql.Composable] = [column_definition(each) for each in table.fields.values()]
+    for name, definition in constraints(table):
+        lines.append(sql.SQL("constraint {} {}").format(sql.Identifier(name), definition))
+    statement = sql.SQL("create table if not exists {} (\n    {}\n);\n").format(
+        sql.Identifier(table.name), sql.SQL(",\n    ").join(lines)
+    )
+    indexes = [index_statement(table, each) for each in table.fields.values() if each.options.index]
+    return (statement + sql.Composed(indexes)).as_string(None)
+
+
+def column_definition(field: Field) -> sql.Composed:
+    """Return name, type, NOT NULL and default of a column."""
+    parts: list[sql.Composable] = [sql.Identifier(field.name), sql.SQL(field.sql_type)]
+    if not field.nullable:
+        parts.append(sql.SQL("not null"))
+    if field.default is not None:
+        parts.append(sql.SQL("default {}").format(field.default))
+    return sql.SQL(" ").join(parts)
+
+
+def constraints(table: Table) -> Iterator[tuple[str, sql.Composed]]:
+    """Yield name and definition of each constraint."""
+    yield constraint_name(table.name, "pkey"), sql.SQL("primary key ({})").format(sql.Identifier("id"))
+    for field in table.fields.values():
+        yield from field_constraints(table, field)
+
+
+def field_constraints(table: Table, field: Field) -> Iterator[tuple[str, sql.Composed]]:
+    """Yield name and definition of each constraint of one field."""
+    column = sql.Identifier(field.name)
+    if field.options.unique:
+        yield constraint_name(table.name, field.name, "key"), sql.SQL("unique ({})").format(column)
+    if field.options.references is not None:
+        other, _, key = field.options.references.partition(".")
+        yield (
+            constraint_name(table.name, field.name, "fkey"),
+            sql.SQL("foreign key ({}) references {} ({}) on delete {}").format(
+                column, sql.Identifier(other), sql.Identifier(key), sql.SQL(field.options.on_delete)
+            ),
+        )
+    for name, check in field.checks:
+        yield name, sql.SQL("check ({})").format(check)
+
+
+def index_statement(table: Table, field: Field) -> sql.Composed:
+    """Return CREATE INDEX for a field."""
+    return sql.SQL("create index if not exists {} on {} ({});\n").format(
+        sql.Identifier(constraint_name(table.name, field.name, "idx")),
+        sql.Identifier(table.name),
+        sql.Identifier(field.name),
+    )
+
+
+def constraints_of(table: Table) -> Iterator[tuple[str, str]]:
+    """Yield each constraint's name with its field's."""
+    yield constraint_name(table.name, "pkey"), "id"
+    for field in table.fields.values():
+        for name, _ in field_constraints(table, field):
+            yield name, field.name

@@ -1,0 +1,49 @@
+"""`Page`, and the text that says where the next one begins."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any, Generic, TypeVar
+from uuid import UUID
+
+import msgspec
+
+from .columns import Field
+from .errors import InvalidValue
+from .models import DatabaseModel, Table
+
+__all__ = ["Page", "place_of", "read_place"]
+
+M = TypeVar("M")
+
+
+class Page(msgspec.Struct, Generic[M]):
+    """Some rows, and where the next ones begin."""
+
+    items: list[M]
+    next: str | None = None
+    """What `after` of the next page is; None after the last."""
+
+
+def place_of(model: DatabaseModel, field: str) -> str:
+    """Return where the rows after this one begin, as text that an URL can carry."""
+    key = msgspec.json.encode([field, getattr(model, field), model.id])
+    return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
+
+
+def read_place(table: Table, field: Field, text: str) -> list[Any]:
+    """Return a place's values to compare with: the field's and the id, or the id alone.
+
+    Raises:
+        InvalidValue: the text is no place, or of another order.
+    """
+    try:
+        raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
+        name, value, id = msgspec.json.decode(raw, type=tuple[str, msgspec.Raw, UUID])
+        if name != field.name:
+            raise InvalidValue("'after' is of pages in another order; begin with the first page")
+        key = field.dump(msgspec.json.decode(value, type=field.base))
+    except (binascii.Error, UnicodeError, msgspec.DecodeError, AttributeError):
+        raise InvalidValue("'after' is no place; give 'next' of the page before") from None
+    return [key, id] if name != "id" else [id]

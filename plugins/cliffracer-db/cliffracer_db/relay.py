@@ -1,0 +1,175 @@
+"""`Relay`: sends what is in the outbox, one relay of a service at a time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Mapping, Sequence
+
+import psycopg
+from psycopg import sql
+
+from cliffracer_core.errors import CliffracerError, NotStored, describe
+from cliffracer_core.interfaces import DurableTransport, Lease, Transport
+from cliffracer_core.messages import Message
+from cliffracer_core.subjects import stream_name
+
+from .outbox import CHANNEL, Outbox, Stored, refuse_transport
+from .settings import DbSettings
+from .store import PostgresStore
+
+__all__ = ["Relay"]
+
+logger = logging.getLogger("cliffracer.db")
+
+BATCH = 500
+_CONFIRM_S = 5.0
+_PAUSE_S = 0.5
+
+
+class Relay:
+    """Send a service's outbox, oldest first, in order of each key.
+
+    Of all replicas one holds the lease and sends. An event is removed after the broker has it; a crash
+    in between sends it again under the same message id, which JetStream stores once.
+
+    Args:
+        outbox: what to send.
+        transports: by name.
+        settings: of the database.
+        holder: who this replica is.
+    """
+
+    def __init__(
+        self, outbox: Outbox, transports: Mapping[str, Transport], settings: DbSettings, *, holder: str
+    ) -> None:
+        self._outbox = outbox
+        self._transports = transports
+        self._settings = settings
+        self._holder = holder
+        self._store = PostgresStore(settings)
+        self._wake = asyncio.Event()
+
+    async def run(self) -> None:
+        """Send until cancelled; what goes wrong is logged and tried again."""
+        listening = asyncio.create_task(self._listen())
+        reported = False
+        try:
+            await self._open_store()
+            while True:
+                try:
+                    await self._turn()
+                    reported = False
+                except CliffracerError as error:
+                    if not reported:
+                        logger.error("outbox of %r cannot be sent: %s", self._outbox.service, describe(error))
+                    reported = True
+                    await asyncio.sleep(_PAUSE_S)
+        finally:
+            listening.cancel()
+            await asyncio.wait({listening})
+            await self._store.close()
+
+    async def _open_store(self) -> None:
+        while True:
+            try:
+                return await self._store.open()
+            except CliffracerError as error:
+                logger.error("outbox of %r: %s", self._outbox.service, describe(error))
+                await asyncio.sleep(_PAUSE_S)
+
+    async def _turn(self) -> None:
+        """Hold the lease and send until there is nothing; then wait for more, or for the lease."""
+        key = f"outbox/{self._outbox.service}"
+        self._wake.clear()
+        lease = await self._store.acquire(key, self._holder, ttl_s=self._settings.outbox_lease_s)
+        if lease is not None:
+            try:
+                while await self._send_batch():
+                    lease = await self._store.acquire(key, self._holder, ttl_s=self._settings.outbox_lease_s)
+                    if lease is None:  # it was away for too long, and another took over
+                        return
+            except asyncio.CancelledError:
+                with contextlib.suppress(CliffracerError):
+                    await asyncio.shield(self._release(lease))
+                raise
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._settings.outbox_poll_s):
+                await self._wake.wait()
+
+    async def _release(self, lease: Lease | None) -> None:
+        if lease is not None:
+            await self._store.release(lease)
+
+    async def _send_batch(self) -> bool:
+        """Send the oldest events; tells whether there may be more."""
+        events = await self._outbox.waiting(BATCH)
+        if not events:
+            return False
+        by_key: dict[str, list[Stored]] = {}
+        for event in events:
+            by_key.setdefault(event.key, []).append(event)
+        sent: list[int] = []
+        parked: dict[int, str] = {}
+        results = await asyncio.gather(*(self._send_in_order(each, sent, parked) for each in by_key.values()))
+        await self._flush(events)
+        if sent:
+            await self._outbox.remove(sent)
+        if parked:
+            await self._outbox.park(parked)
+        failure = next((each for each in results if each is not None), None)
+        if failure is not None:
+            raise failure
+        return True
+
+    async def _send_in_order(
+        self, events: Sequence[Stored], sent: list[int], parked: dict[int, str]
+    ) -> CliffracerError | None:
+        """Send events of one key; the first that may succeed later holds back those after it."""
+        for event in events:
+            try:
+                await self._send(event)
+                sent.append(event.id)
+            except CliffracerError as error:
+                if error.retryable:
+                    return error
+                logger.error(
+                    "outbox: event %s on %r cannot be sent: %s", event.message_id, event.subject, describe(error)
+                )
+                parked[event.id] = describe(error)
+        return None
+
+    async def _send(self, event: Stored) -> None:
+        transport = self._transports.get(event.transport)
+        if transport is None:
+            raise refuse_transport(event.transport, list(self._transports))
+        message = Message(event.subject, event.body, event.headers or None)
+        if not event.durable:
+            await transport.publish(message)
+            return
+        if not isinstance(transport, DurableTransport) or not transport.capabilities.durable:
+            raise NotStored(f"transport {event.transport!r} stores nothing; publish without durable=True")
+        await transport.publish_durable(
+            message, stream=event.stream or stream_name(event.subject), message_id=event.message_id,
+            timeout_s=_CONFIRM_S,
+        )  # fmt: skip
+
+    async def _flush(self, events: Sequence[Stored]) -> None:
+        """Wait until the broker has what needs no confirmation, before it is forgotten here."""
+        for name in {event.transport for event in events if not event.durable}:
+            if name in self._transports:
+                await self._transports[name].flush()
+
+    async def _listen(self) -> None:
+        """Wake the relay when a transaction that wrote events is committed; polling is the net below."""
+        while True:
+            with contextlib.suppress(psycopg.Error):
+                connection = await psycopg.AsyncConnection.connect(self._settings.conninfo(), autocommit=True)
+                async with connection:
+                    await connection.execute(sql.SQL("listen {}").format(sql.Identifier(CHANNEL)))
+                    self._wake.set()
+                    async for notification in connection.notifies():
+                        if notification.payload == self._outbox.service:
+                            self._wake.set()
+            await asyncio.sleep(_PAUSE_S)

@@ -1,0 +1,371 @@
+"""`Repository`: the rows of one table as models."""
+
+from __future__ import annotations
+
+import builtins
+import itertools
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Generic, Self, TypeVar
+from uuid import UUID
+
+import msgspec
+import psycopg
+from psycopg.types.numeric import Int8
+
+from cliffracer_core.interfaces import ServiceInfo
+
+from .bulk import Bulk
+from .conditions import AnyOf, Condition, Filter, check, where
+from .database import Database
+from .errors import InvalidValue, RecordNotFound, StaleRecord
+from .models import DatabaseModel, table_of
+from .paging import Page, place_of, read_place
+from .pool import Connection
+from .statements import MANAGED, Statements
+from .transactions import current_transaction
+from .translation import translate
+
+__all__ = ["Repository"]
+
+M = TypeVar("M", bound=DatabaseModel)
+Id = UUID | str
+COPY_CHUNK = 5000
+_cursors = itertools.count(1)
+_BIGINT = 2**63
+
+
+class Repository(Generic[M]):
+    """Read and write the rows of a model's table.
+
+    A Provider: `users = Repository(User)` on a service class uses the service's database. On its own:
+    `Repository(User, db)` with an open `Database`. What it does inside a transaction is part of it.
+
+    Every method may raise `DatabaseUnavailable`, `PoolExhausted`, `StatementTimeout`, `UnknownTable`, and
+    in a transaction `SerializationFailure`.
+
+    Args:
+        model: a subclass of `DatabaseModel`.
+        db: where the table is; the service's own database where None.
+
+    Raises:
+        ConfigurationError: the model cannot be a table.
+    """
+
+    def __init__(self, model: type[M], db: Database | None = None) -> None:
+        self.model = model
+        self.table = table_of(model)
+        self.db = db or Database()
+        self._statements = Statements(self.table)
+        self._names = self.table.names
+        self._types = [each.sql_type for each in self.table.fields.values()]
+        self._bulk: Bulk | None = Bulk(self.table)
+        self._owns = db is None
+
+    def bind(self, service: ServiceInfo, name: str) -> Self:
+        """Return a copy for one service, on its database."""
+        copy = self._copy(self.db.bind(service, name))
+        copy._owns = True
+        return copy
+
+    def _copy(self, db: Database) -> Self:
+        return type(self)(self.model, db)
+
+    async def open(self) -> None:
+        """Open the database, where it is the repository's own. Raises DatabaseUnavailable."""
+        if self._owns:
+            await self.db.open()
+
+    async def close(self) -> None:
+        """Close the database, where it is the repository's own."""
+        if self._owns:
+            await self.db.close()
+
+    # --- one row ---
+
+    async def create(self, model: M) -> M:
+        """Write a new row and return the model as it is stored.
+
+        Raises:
+            InvalidValue: a value does not fit; nothing is written.
+            UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
+        """
+        checked = self._check(model)
+        await self.db.run(self._statements.insert, self._parameters(checked), self._statements.fields)
+        return checked
+
+    async def get(self, id: Id) -> M:
+        """Return a row. Raises RecordNotFound (404), or InvalidValue for an id that is none."""
+        rows = await self.db.fetch_all(self._statements.get, (as_id(id),))
+        if not rows:
+            raise self._not_found()
+        return self._load(rows[0])
+
+    async def get_many(self, ids: Iterable[Id]) -> builtins.list[M]:
+        """Return the rows with these ids that exist, in the order of the ids, each once."""
+        wanted = dict.fromkeys(as_id(each) for each in ids)
+        rows = await self.db.fetch_all(self._statements.get_many, (builtins.list(wanted),)) if wanted else []
+        found = {model.id: model for model in map(self._load, rows)}
+        return [found[each] for each in wanted if each in found]
+
+    async def update(self, id: Id, data: Mapping[str, object], *, expected_updated_at: datetime | None = None) -> M:
+        """Change fields of a row and return it; `updated_at` becomes later.
+
+        Args:
+            id: of the row.
+            data: field to value.
+            expected_updated_at: change it only where it is still as it was read.
+
+        Raises:
+            RecordNotFound: there is no such row.
+            StaleRecord: it has changed since `expected_updated_at`; read it again.
+            UnknownField, InvalidValue: nothing is written.
+            UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
+        """
+        key = as_id(id)
+        values = self._changes(data)
+        expecting = expected_updated_at is not None
+        text = self._statements.update(builtins.list(data), expecting=expecting)
+        parameters = [*values, key, *((expected_updated_at,) if expecting else ())]
+        rows = await self.db.fetch_all(text, parameters, self._statements.fields)
+        if rows:
+            return self._load(rows[0])
+        if expecting and await self.exists(id=key):
+            raise StaleRecord(
+                f"table {self.table.name!r}: the row has changed since it was read; read it again",
+                details={"table": self.table.name},
+            )
+        raise self._not_found()
+
+    async def upsert(self, model: M, *, on: str | Sequence[str] = "id") -> M:
+        """Write a row, or change the one that has the same value in `on`; returns it as it is then.
+
+        Args:
+            model: the values; id and `created_at` of a row that is there stay.
+            on: a unique field, or several that are unique together.
+
+        Raises:
+            UnknownField, InvalidValue: nothing is written.
+            UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
+        """
+        fields = (on,) if isinstance(on, str) else tuple(on)
+        for each in fields:
+            self.table.field(each)
+        parameters = self._parameters(self._check(model))
+        rows = await self.db.fetch_all(self._statements.upsert(fields), parameters, self._statements.fields)
+        return self._load(rows[0])
+
+    async def delete(self, id: Id) -> bool:
+        """Remove a row; False where there was none. Raises ForeignKeyViolation where others refer to it."""
+        return await self.db.run(self._statements.delete, (as_id(id),), self._statements.fields) > 0
+
+    # --- many rows ---
+
+    async def create_many(self, models: Iterable[M]) -> int:
+        """Write new rows with COPY, all or none; returns how many. Memory holds some thousand. Errors as `create`."""
+        pool = self.db.pool
+        transaction = current_transaction(pool)
+        if transaction is not None:
+            # a savepoint, so that the transaction can go on where a row is refused
+            async with self.db.transaction():
+                return await self._copy_in(transaction.connection, models)
+        connection = await pool.take()
+        try:
+            return await self._copy_in(connection, models)
+        finally:
+            await pool.give_back(connection)
+
+    async def _copy_in(self, connection: Connection, models: Iterable[M]) -> int:
+        source = iter(models)
+        chunk = builtins.list(itertools.islice(source, COPY_CHUNK))
+        if not chunk:
+            return 0
+        written = 0
+        rows = self._rows(chunk)  # before anything is sent: most mistakes are in the first rows
+        try:
+            async with connection.cursor() as cursor, cursor.copy(self._statements.copy) as copy:
+                copy.set_types(self._types)
+                write = copy.formatter.write_row  # rows are buffered there; `copy.write_row` awaits for each
+                while chunk:
+                    for row in rows:
+                        data = write(row)
+                        if data:
+                            await copy.writer.write(data)
+                    written += len(rows)
+                    chunk = builtins.list(itertools.islice(source, COPY_CHUNK))
+                    rows = self._rows(chunk) if chunk else []
+        except psycopg.Error as error:
+            raise translate(error, self._statements.fields) from error
+        return written
+
+    def _rows(self, models: Sequence[M]) -> builtins.list[Any]:
+        rows = self._bulk.rows(models) if self._bulk is not None else None
+        return [self._parameters(self._check(model)) for model in models] if rows is None else rows
+
+    async def list(self, limit: int = 100, offset: int = 0, *, order_by: str = "id") -> builtins.list[M]:
+        """Return rows in the order of their ids, the oldest first, or of a field (`-field`: descending)."""
+        return await self.find(limit=limit, offset=offset, order_by=order_by)
+
+    async def find_by_field(self, field: str, value: object) -> builtins.list[M]:
+        """Return the rows whose field has this value; None finds those without one."""
+        return await self.find(where(field) == value)
+
+    async def find(
+        self,
+        *conditions: Condition | AnyOf,
+        order_by: str | Sequence[str] = "id",
+        limit: int | None = None,
+        offset: int = 0,
+        **equal: object,
+    ) -> builtins.list[M]:
+        """Return the rows for which all conditions hold.
+
+        Args:
+            *conditions: such as `where("age") >= 18`.
+            order_by: a field or several; descending with `-` before it.
+            limit: at most so many; all where None.
+            offset: without the first so many.
+            **equal: fields and the values they must have.
+
+        Raises:
+            UnknownField: the model has no such field.
+            InvalidValue: a value of the wrong type; a limit or offset below 0.
+        """
+        filter = self._filter(conditions, equal)
+        values = filter.values
+        if limit is not None:
+            values.append(_count(limit, "limit"))
+        if offset:
+            values.append(_count(offset, "offset"))
+        text = self._statements.select(
+            filter.shape, self._order(order_by), limit=limit is not None, offset=bool(offset)
+        )
+        return [self._load(row) for row in await self.db.fetch_all(text, values)]
+
+    async def page(
+        self,
+        *conditions: Condition | AnyOf,
+        after: str | None = None,
+        limit: int = 50,
+        order_by: str = "id",
+        **equal: object,
+    ) -> Page[M]:
+        """Return some rows, and where the next ones begin; every page costs the same, however far.
+
+        Args:
+            *conditions: as `find`.
+            after: `next` of the page before; None for the first.
+            limit: rows of a page, 1 to 10,000.
+            order_by: a field that is never None; descending with `-` before it.
+            **equal: as `find`.
+
+        Raises:
+            InvalidValue: `after` is of no page in this order, or as `find`.
+        """
+        ((name, descending),) = self._order(order_by)
+        field = self.table.field(name)
+        if field.nullable or field.sql_type == "jsonb":
+            raise InvalidValue(f"field {name!r} orders no pages: it may be None, or is a document")
+        if not 1 <= _count(limit, "limit") <= 10_000:
+            raise InvalidValue(f"limit {limit!r} is not between 1 and 10,000")
+        filter = self._filter(conditions, equal)
+        values = filter.values
+        if after is not None:
+            values += read_place(self.table, field, after)
+        text = self._statements.page(filter.shape, name, descending=descending, after=after is not None)
+        rows = [self._load(row) for row in await self.db.fetch_all(text, [*values, Int8(limit + 1)])]
+        return Page(rows[:limit], place_of(rows[limit - 1], name) if len(rows) > limit else None)
+
+    async def stream(
+        self, *conditions: Condition | AnyOf, order_by: str = "id", batch: int = 1000, **equal: object
+    ) -> AsyncGenerator[M, None]:
+        """Yield rows one by one from a server-side cursor; memory holds one batch.
+
+        It keeps a connection, and a read-only transaction, until it ends; leave it early with `aclosing`.
+        Errors as `find`.
+        """
+        filter = self._filter(conditions, equal)
+        text = self._statements.select(filter.shape, self._order(order_by))
+        pool = self.db.pool
+        transaction = current_transaction(pool)
+        connection = await pool.take() if transaction is None else transaction.connection
+        try:
+            async with connection.transaction():
+                name = f"cliffracer_{next(_cursors)}"
+                async with connection.cursor(name, binary=True) as cursor:
+                    await cursor.execute(text, filter.values)
+                    while rows := await cursor.fetchmany(batch):
+                        for row in rows:
+                            yield self._load(row)
+        except psycopg.Error as error:
+            raise translate(error) from error
+        finally:
+            if transaction is None:
+                await pool.give_back(connection)
+
+    async def count(self, *conditions: Condition | AnyOf, **equal: object) -> int:
+        """Count the rows for which all conditions hold. Errors as `find`."""
+        filter = self._filter(conditions, equal)
+        rows = await self.db.fetch_all(self._statements.count(filter.shape), filter.values)
+        return int(rows[0][0])
+
+    async def exists(self, *conditions: Condition | AnyOf, **equal: object) -> bool:
+        """Tell whether there is a row for which all conditions hold. Errors as `find`."""
+        filter = self._filter(conditions, equal)
+        rows = await self.db.fetch_all(self._statements.exists(filter.shape), filter.values)
+        return bool(rows[0][0])
+
+    # --- checks and conversions ---
+
+    def _check(self, model: M) -> M:
+        if type(model) is not self.model:
+            raise InvalidValue(f"table {self.table.name!r} takes {self.model.__name__}, not {type(model).__name__}")
+        return self.table.check(model)  # type: ignore[return-value]  # of the same class
+
+    def _filter(self, conditions: Sequence[Condition | AnyOf], equal: dict[str, object]) -> Filter:
+        return check(self.table, conditions, equal)
+
+    def _parameters(self, checked: M) -> builtins.list[Any]:
+        return self.table.dump(checked)
+
+    def _changes(self, data: Mapping[str, object]) -> builtins.list[Any]:
+        if not data:
+            raise InvalidValue(f"table {self.table.name!r}: there is nothing to change; give at least one field")
+        for name in data:
+            if name in MANAGED:
+                raise InvalidValue(f"field {name!r} is set by the repository; leave it out", details={"field": name})
+        return [self.table.parameter(self.table.field(name), value) for name, value in data.items()]
+
+    def _order(self, order_by: str | Sequence[str]) -> builtins.list[tuple[str, bool]]:
+        names = [order_by] if isinstance(order_by, str) else builtins.list(order_by)
+        order = [(self.table.field(str(each).removeprefix("-")).name, str(each).startswith("-")) for each in names]
+        if not order:
+            raise InvalidValue("order_by names no field")
+        return order
+
+    def _load(self, row: tuple[Any, ...]) -> M:
+        try:
+            return msgspec.convert(dict(zip(self._names, row, strict=True)), self.model, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise InvalidValue(
+                f"table {self.table.name!r}: a stored row does not fit the model: {error}; migrate the data"
+            ) from None
+
+    def _not_found(self) -> RecordNotFound:
+        return RecordNotFound(f"table {self.table.name!r} has no row with this id", details={"table": self.table.name})
+
+
+def as_id(id: object) -> UUID:
+    """Return an id as a UUID. Raises InvalidValue."""
+    if isinstance(id, UUID):
+        return id
+    try:
+        return UUID(id)  # type: ignore[arg-type]  # what is no text is caught
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidValue("id is no UUID", details={"field": "id"}) from None
+
+
+def _count(value: object, what: str) -> Int8:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _BIGINT:
+        raise InvalidValue(f"{what} is no integer from 0 to 2**63 - 1", details={"field": what})
+    return Int8(value)

@@ -1,0 +1,89 @@
+"""What transaction the running task is in; `@transactional`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextvars import ContextVar
+from typing import Literal, TypeVar, overload
+
+import msgspec
+
+from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.handlers import mark
+
+from .pool import Connection, Pool
+
+__all__ = ["Isolation", "Transaction", "TransactionOptions", "current_transaction", "running", "transactional"]
+
+F = TypeVar("F", bound=Callable[..., object])
+Isolation = Literal["read committed", "repeatable read", "serializable"]
+ISOLATIONS = ("read committed", "repeatable read", "serializable")
+
+
+class Transaction(msgspec.Struct, eq=False):
+    """A transaction that runs on a connection of a pool."""
+
+    pool: Pool
+    connection: Connection
+    active: bool = True
+
+
+class TransactionOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """How a transaction runs."""
+
+    isolation: Isolation | None = None
+    """The server's default where None."""
+    read_only: bool = False
+    attempts: int = 5
+    """How often it is run in all, where another transaction gets in the way."""
+
+    def __post_init__(self) -> None:
+        if self.isolation is not None and self.isolation not in ISOLATIONS:
+            raise ConfigurationError(f"isolation {self.isolation!r} is none; use one of {', '.join(ISOLATIONS)}")
+        if self.attempts < 1:
+            raise ConfigurationError(f"attempts {self.attempts!r} is below 1; a transaction runs at least once")
+
+
+running: ContextVar[tuple[Transaction, ...]] = ContextVar("cliffracer_db_transactions", default=())
+"""The transactions of the running task, one for each pool."""
+
+
+def current_transaction(pool: Pool) -> Transaction | None:
+    """Return the transaction that the running task is in; None outside, and after its end."""
+    for each in running.get():
+        if each.pool is pool and each.active:
+            return each
+    return None
+
+
+@overload
+def transactional(function: F, /) -> F: ...
+@overload
+def transactional(
+    *, isolation: Isolation | None = None, read_only: bool = False, attempts: int = 5
+) -> Callable[[F], F]: ...
+def transactional(
+    function: F | None = None,
+    /,
+    *,
+    isolation: Isolation | None = None,
+    read_only: bool = False,
+    attempts: int = 5,
+) -> F | Callable[[F], F]:
+    """Run a handler in a transaction of the service's database: committed when it returns, undone when it raises.
+
+    Args:
+        function: the handler.
+        isolation: the server's default where None.
+        read_only: whether writes are refused.
+        attempts: how often the handler runs in all where another transaction gets in the way.
+
+    Raises:
+        ConfigurationError: an isolation level that does not exist, or no attempts.
+    """
+    options = TransactionOptions(isolation=isolation, read_only=read_only, attempts=attempts)
+
+    def decorate(function: F) -> F:
+        return mark(function, "db", "transactional", options)
+
+    return decorate if function is None else decorate(function)

@@ -1,0 +1,88 @@
+"""CORS and compression give what Starlette's own give, whether a request takes the short way or not."""
+
+from __future__ import annotations
+
+import gzip
+from typing import Any
+
+import pytest
+from cliffracer_http.shortcuts import compressing, cross_origin
+from starlette.middleware.cors import CORSMiddleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import Response
+
+ORIGIN = "https://app.example.com"
+Headers = list[tuple[bytes, bytes]]
+
+
+async def answer(app: Any, headers: Headers, method: str = "GET") -> list[dict[str, Any]]:
+    sent: list[dict[str, Any]] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b""}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app({"type": "http", "method": method, "path": "/", "headers": headers}, receive, send)
+    return sent
+
+
+def plain(messages: list[dict[str, Any]]) -> list[Any]:
+    """Return status, sorted headers and the body, unpacked; gzip's own bytes hold the time."""
+    body = b"".join(each.get("body", b"") for each in messages)
+    headers = sorted((name, value) for name, value in messages[0]["headers"] if name != b"content-length")
+    packed = (b"content-encoding", b"gzip") in headers
+    return [messages[0]["status"], headers, gzip.decompress(body) if packed else body]
+
+
+class Streaming:
+    """An application that sends its body in parts."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self._parts = parts
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/plain")]})
+        for part in self._parts:
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+
+@pytest.mark.parametrize("headers", [[], [(b"origin", ORIGIN.encode())], [(b"origin", b"https://evil.example.com")]])
+@pytest.mark.parametrize("method", ["GET", "OPTIONS"])
+@pytest.mark.parametrize("origins", [[ORIGIN], ["*"]])
+async def test_cross_origin_answers_as_starlette_does(headers: Headers, method: str, origins: list[str]) -> None:
+    """With and without an origin, asked first or not."""
+    asked = [*headers, (b"access-control-request-method", b"GET")] if method == "OPTIONS" else headers
+    ours = cross_origin(Response("x"), allow_origins=origins)
+    theirs = CORSMiddleware(Response("x"), allow_origins=origins)
+    assert plain(await answer(ours, asked, method)) == plain(await answer(theirs, asked, method))
+
+
+async def test_a_response_that_is_sent_again_gathers_no_headers() -> None:
+    """Middleware writes into copies."""
+    response = Response("x" * 500)
+    app = cross_origin(compressing(response, 100), allow_origins=[ORIGIN])
+    first, second = [plain(await answer(app, [(b"accept-encoding", b"gzip")])) for _ in range(2)]
+    assert first == second
+    assert first[2] == b"x" * 500
+    assert not [name for name, _ in response.raw_headers if name in (b"vary", b"content-encoding")]
+
+
+@pytest.mark.parametrize("accepted", [[], [(b"accept-encoding", b"br, gzip;q=0.5")], [(b"accept-encoding", b"br")]])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: Response("short"),
+        lambda: Response("x" * 1000, media_type="text/plain"),
+        lambda: Response("x" * 1000, media_type="image/png"),
+        lambda: Response(status_code=204),
+        lambda: Streaming(b"a" * 10, b"b" * 1000),
+        lambda: Streaming(),
+    ],
+)
+async def test_compressing_answers_as_starlette_does(make: Any, accepted: Headers) -> None:
+    """Short, long, already compressed, empty, in parts; of clients that take gzip and that do not."""
+    ours, theirs = compressing(make(), 100), GZipMiddleware(make(), minimum_size=100)
+    assert plain(await answer(ours, accepted)) == plain(await answer(theirs, accepted))
