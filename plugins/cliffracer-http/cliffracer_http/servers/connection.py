@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, cast
 
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
@@ -165,14 +165,14 @@ class Connection:
     def pause(self) -> None:
         """Take no more from the network until `drain`."""
         if not self._writer.transport.is_closing():
-            self._writer.transport.pause_reading()
+            cast(asyncio.Transport, self._writer.transport).pause_reading()
 
     def drain(self) -> None:
         """Close if idle; otherwise when the running requests are done."""
         if self._idle:
             self.close()
         elif not self._writer.transport.is_closing():
-            self._writer.transport.resume_reading()
+            cast(asyncio.Transport, self._writer.transport).resume_reading()
 
     def abort(self) -> None:
         """Close at once."""
