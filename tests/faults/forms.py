@@ -22,15 +22,31 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     """Of each kind, over each transport."""
     sockets: int
     """That are open, half of them at each replica."""
+    upload_mib: int
+    """Of a file that is sent over HTTP."""
     outage_s: float
     """For which the NATS server is away from them."""
 
 
 FORMS = {
     "reduced": Form(
-        calls=1_000, terminations=3, restarts=2, cluster_events=1_000, cancellations=10, sockets=10, outage_s=2.0
+        calls=1_000,
+        terminations=3,
+        restarts=2,
+        cluster_events=1_000,
+        cancellations=10,
+        sockets=10,
+        upload_mib=64,
+        outage_s=2.0,
     ),
     "full": Form(
-        calls=10_000, terminations=20, restarts=10, cluster_events=10_000, cancellations=200, sockets=100, outage_s=10.0
+        calls=10_000,
+        terminations=20,
+        restarts=10,
+        cluster_events=10_000,
+        cancellations=200,
+        sockets=100,
+        upload_mib=1_024,
+        outage_s=10.0,
     ),
 }

@@ -61,7 +61,7 @@ class Http:
     @hookimpl
     def cliffracer_register_injectables(self) -> Mapping[type, Resolver]:
         """Give handlers the `Request` and uploaded files; where none is imported, none can be asked for."""
-        if "starlette.requests" not in sys.modules:
+        if "starlette.datastructures" not in sys.modules:
             return {}
         from .injectables import injectables
 
