@@ -1,8 +1,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import contextlib
+import os
 import random
 
 import psycopg
