@@ -23,7 +23,8 @@ KILLS = 200 if os.environ.get("CLIFFRACER_FAULTS") == "full" else 40
 async def test_every_committed_orders_event_arrives_when_the_service_is_killed(db: Database) -> None:
     """`kill -9` at random points: each committed order's event is stored once, none of an undone order.
 
-    40 times, and 200 times with `CLIFFRACER_FAULTS=full`. The service handles the events itself, idempotently: each has its effect once.
+    40 times, and 200 times with `CLIFFRACER_FAULTS=full`. The service handles the events itself, idempotently:
+    each has its effect once.
     """
     await make_tables(db, Order, Effect)
     assert db.settings is not None
