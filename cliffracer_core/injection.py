@@ -24,6 +24,8 @@ class Builder:
     def __init__(self, injectables: Iterable[type], replaced: Mapping[Any, object]) -> None:
         self._by_name = {snake_case(each.__name__): each for each in injectables}
         self._replaced = replaced
+        self.known = set(self._by_name)
+        """Names that something is injected by, as far as it was built."""
         self._building: list[type] = []
         self.built: dict[type, object] = {}
 
@@ -33,6 +35,7 @@ class Builder:
         Raises:
             ConfigurationError: a parameter names nothing known, or two classes need each other.
         """
+        self.known.add(snake_case(cls.__name__))
         for key in (cls, snake_case(cls.__name__)):
             if key in self._replaced:
                 return self._replaced[key]
@@ -67,6 +70,7 @@ class Builder:
         return {name: self._find(cls, name, each, hints) for name, each in wanted.items()}
 
     def _find(self, cls: type, name: str, wanted: Wanted, hints: Mapping[str, Any]) -> object:
+        self.known.add(name)
         if name in self._replaced:
             return self._replaced[name]
         target = wanted.type or hints.get(name) or self._by_name.get(name)

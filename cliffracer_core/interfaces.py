@@ -376,8 +376,8 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
 Lifespan = Callable[[Wiring], AbstractAsyncContextManager[object]]
 """Entered after providers are open, before handlers listen; left after they have stopped."""
 
-HealthCheck = Callable[[], Awaitable[Mapping[str, object]]]
-"""Return facts for the detailed health page; raise where the thing is unwell."""
+HealthCheck = Callable[[], Awaitable[Mapping[str, object] | None]]
+"""Return facts for the detailed health page, None where there is nothing to check; raise where it is unwell."""
 
 
 class Check(msgspec.Struct, frozen=True, kw_only=True):

@@ -209,7 +209,7 @@ class Runtime:
     async def health(self) -> dict[str, Mapping[str, object]]:
         """Ask every health check, all at once; see `CliffracerService.health`."""
 
-        async def ask(check: Check) -> Mapping[str, object]:
+        async def ask(check: Check) -> Mapping[str, object] | None:
             try:
                 return await asyncio.wait_for(check.run(), check.timeout_s)
             except TimeoutError as error:
@@ -221,7 +221,8 @@ class Runtime:
             f"transport {name}": {"connected": each.connected} for name, each in self.transports.items()
         }
         answers = await asyncio.gather(*map(ask, self.health_checks.values()))
-        return report | dict(zip(self.health_checks, answers, strict=True))
+        found = zip(self.health_checks, answers, strict=True)
+        return report | {name: answer for name, answer in found if answer is not None}
 
     def explain(self, name: str) -> dict[str, list[str]]:
         """Return the chains around a handler: `in`, and `call` and `publish` on the way out.
@@ -247,9 +248,11 @@ class Runtime:
     async def _begin_providers(self) -> None:
         owner = self.blueprint.owner
         for name in self.blueprint.replace:
-            if isinstance(name, str) and not hasattr(type(owner), name):
+            if isinstance(name, str) and not hasattr(type(owner), name) and name not in self.builder.known:
                 known = ", ".join(sorted(each for each in vars(type(owner)) if not each.startswith("_"))) or "none"
-                raise ConfigurationError(f"replace names attribute {name!r}, which the class lacks; it has {known}")
+                raise ConfigurationError(
+                    f"replace names {name!r}, which is no attribute of the class and nothing it injects; it has {known}"
+                )
         for name in dict.fromkeys(name for cls in reversed(type(owner).__mro__) for name in vars(cls)):
             template = getattr(type(owner), name, None)
             resource = self.blueprint.replace.get(name, template)

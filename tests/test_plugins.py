@@ -51,7 +51,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         sys.modules.pop(module, None)
 
 
-def load(only: str | None = None, disable: str = "nats,discovery,cli,http,websocket") -> Plugins:
+def load(only: str | None = None, disable: str = "nats,discovery,cli,http,websocket,db") -> Plugins:
     environment = {"CLIFFRACER_DISABLE": disable, **({} if only is None else {"CLIFFRACER_PLUGINS": only})}
     return load_plugins(environment=environment)
 

@@ -474,7 +474,7 @@ async def test_start_fails_when_a_replacement_names_no_attribute(name: str) -> N
     class Service(CliffracerService):
         mailbox: Any = Resource(Recorder())
 
-    with pytest.raises(ConfigurationError, match="replace names attribute 'mailbx', which the class lacks"):
+    with pytest.raises(ConfigurationError, match="replace names 'mailbx', which is no attribute"):
         await Service(ServiceConfig(name), replace={"mailbx": ["plain"]}).start()
 
 
@@ -686,7 +686,7 @@ async def test_health_says_what_is_unwell_when_a_check_fails(transport_url: str,
     class Checks:
         @hookimpl
         def cliffracer_register_health_checks(self, service: ServiceInfo) -> Mapping[str, HealthCheck]:
-            return {"database": well, "disk": unwell}
+            return {"archive": well, "disk": unwell}
 
     service = CliffracerService(ServiceConfig(name, transport=transport_url), plugins={"checks": Checks()})
     with pytest.raises(ConnectionError, match="is not running"):
@@ -694,7 +694,7 @@ async def test_health_says_what_is_unwell_when_a_check_fails(transport_url: str,
     async with service:
         report = await service.health()
     assert report["transport default"] == {"connected": True}
-    assert (report["database"], report["disk"]) == ({"rows": 3}, {"error": "OSError: disk gone"})
+    assert (report["archive"], report["disk"]) == ({"rows": 3}, {"error": "OSError: disk gone"})
 
 
 async def test_drain_failure_is_logged_when_the_connection_is_gone(

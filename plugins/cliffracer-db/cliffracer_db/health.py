@@ -13,15 +13,15 @@ from .settings import settings_of
 __all__ = ["health_of"]
 
 
-async def health_of(service: ServiceInfo) -> Mapping[str, object]:
-    """Return whether the service's database answers, how fast, and how busy its pool is.
+async def health_of(service: ServiceInfo) -> Mapping[str, object] | None:
+    """Return whether the service's database answers, how fast, and how busy its pool is; None where it has none.
 
     Raises:
         DatabaseError: it does not answer.
     """
     settings = settings_of(service)
     if not is_used(settings):
-        return {"used": False}
+        return None
     async with Database(settings) as database:
         latency_ms = await database.ping()
         figures = database.statistics()

@@ -122,7 +122,7 @@ class DbPlugin:
     def cliffracer_register_health_checks(self, service: ServiceInfo) -> Mapping[str, HealthCheck]:
         """Offer the check `database`: whether it answers, and in how many milliseconds."""
 
-        async def check() -> Mapping[str, object]:
+        async def check() -> Mapping[str, object] | None:
             from .health import health_of
 
             return await health_of(service)

@@ -39,7 +39,7 @@ class Broker:
     @hookimpl
     def cliffracer_register_health_checks(self, service: ServiceInfo) -> Mapping[str, Any]:
         return {
-            "database": Check(run=self.database, timeout_s=0.2),
+            "archive": Check(run=self.database, timeout_s=0.2),
             "metrics": self.metrics,
             "quiet": self.quiet,
         }
@@ -78,7 +78,7 @@ async def test_pages_have_their_bodies_when_all_is_well(serve: Any) -> None:
     assert (await client.get("/health/ready")).json() == {"status": "ready", **name}
     detailed = await client.get("/health/detailed")
     assert detailed.json() == {
-        "status": "healthy", **name, "version": "1.2.3", "cut": "connected", "database": "connected",
+        "status": "healthy", **name, "version": "1.2.3", "cut": "connected", "archive": "connected",
         "metrics": {"rps": 150, "latency_ms": 3.2}, "quiet": "healthy",
     }  # fmt: skip
     assert (detailed.headers["cache-control"], "x-correlation-id" in detailed.headers) == ("no-store", True)
@@ -146,7 +146,7 @@ async def test_details_name_what_is_wrong_when_checks_fail(serve: Any) -> None:
     answer = await client.get("/health/detailed")
     body = answer.json()
     assert (answer.status_code, body["status"]) == (503, "unhealthy")
-    assert body["database"] == "error: no answer within 0.2 s"
+    assert body["archive"] == "error: no answer within 0.2 s"
     assert body["metrics"] == "error: connection_error: metrics are gone"
     assert (body["quiet"], body["cut"]) == ("healthy", "connected")
     assert (await client.get("/health/ready")).status_code == 200
