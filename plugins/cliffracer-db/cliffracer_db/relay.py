@@ -69,6 +69,8 @@ class Relay:
         finally:
             listening.cancel()
             await asyncio.wait({listening})
+            with contextlib.suppress(CliffracerError):
+                await self._let_go()
             await self._store.close()
 
     async def _open_store(self) -> None:
@@ -81,24 +83,22 @@ class Relay:
 
     async def _turn(self) -> None:
         """Hold the lease and send until there is nothing; then wait for more, or for the lease."""
-        key = f"outbox/{self._outbox.service}"
         self._wake.clear()
-        lease = await self._store.acquire(key, self._holder, ttl_s=self._settings.outbox_lease_s)
-        if lease is not None:
-            try:
-                while await self._send_batch():
-                    lease = await self._store.acquire(key, self._holder, ttl_s=self._settings.outbox_lease_s)
-                    if lease is None:  # it was away for too long, and another took over
-                        return
-            except asyncio.CancelledError:
-                with contextlib.suppress(CliffracerError):
-                    await asyncio.shield(self._release(lease))
-                raise
+        if await self._hold() is not None:
+            while await self._send_batch():
+                if await self._hold() is None:  # it was away for too long, and another took over
+                    return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.outbox_poll_s):
                 await self._wake.wait()
 
-    async def _release(self, lease: Lease | None) -> None:
+    async def _hold(self) -> Lease | None:
+        key = f"outbox/{self._outbox.service}"
+        return await self._store.acquire(key, self._holder, ttl_s=self._settings.outbox_lease_s)
+
+    async def _let_go(self) -> None:
+        """Give the lease back, for another to take at once; also one whose granting was cut by a cancellation."""
+        lease = await self._hold()
         if lease is not None:
             await self._store.release(lease)
 

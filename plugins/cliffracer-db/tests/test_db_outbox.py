@@ -8,6 +8,8 @@ import pytest
 from cliffracer_db import Database, DatabaseModel, EmbeddedPostgres, Repository, transactional
 from cliffracer_db.outbox import Outbox
 from cliffracer_db.relay import Relay
+from cliffracer_db.settings import DbSettings
+from cliffracer_db.store import PostgresStore
 from cliffracer_nats.embedded import EmbeddedNats, embedded_nats
 from msgspec.structs import replace
 from psycopg import sql
@@ -15,7 +17,7 @@ from psycopg import sql
 from cliffracer_core import CliffracerService, MessageContext, ServiceConfig, event, injected, rpc
 from cliffracer_core.errors import CliffracerError, ConfigurationError, EncodingError, InvalidHeader
 from cliffracer_core.errors import ConnectionError as DisconnectedError
-from cliffracer_core.interfaces import DurableTransport, Outgoing, Transport
+from cliffracer_core.interfaces import DurableTransport, Lease, Outgoing, Transport
 from cliffracer_core.messages import Message
 from cliffracer_core.testing import eventually, unique
 
@@ -254,3 +256,25 @@ async def test_later_events_wait_when_one_of_their_key_cannot_be_sent_yet(db: Da
     sent = [int(each) for each in transport.sent]
     assert sent[:2] == [10, 11]
     assert sent[2:] == list(range(5))
+
+
+async def test_lease_is_given_back_when_a_stop_cuts_its_granting(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica that stops just as it is given the lease leaves it to the others, not to its expiry."""
+    acquire, granted = PostgresStore.acquire, asyncio.Event()
+
+    async def held_up(store: PostgresStore, key: str, holder: str, *, ttl_s: float) -> Lease | None:
+        lease = await acquire(store, key, holder, ttl_s=ttl_s)
+        if not granted.is_set():
+            granted.set()
+            await asyncio.Event().wait()
+        return lease
+
+    monkeypatch.setattr(PostgresStore, "acquire", held_up)
+    service = Shop(ServiceConfig("shop", db={"url": url, "outbox": True, "outbox_lease_s": 600.0}))
+    await service.start()
+    await asyncio.wait_for(granted.wait(), 10)
+    await service.stop()
+    store = PostgresStore(DbSettings(url=url))
+    await store.open()
+    assert await store.acquire("outbox/shop", "another", ttl_s=1.0) is not None
+    await store.close()
