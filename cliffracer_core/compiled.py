@@ -164,7 +164,7 @@ class Handler:
             run.over = True
             if run.task is not None:
                 run.task = None
-                del scope.runs[run.key]
+                scope.runs.pop(run, None)  # gone where the service gave the call up before it ended
             if taken:
                 if gate.waiting:
                     gate.leave()

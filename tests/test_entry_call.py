@@ -175,3 +175,23 @@ async def test_call_is_told_when_its_service_stops(edge: Edge) -> None:
         with pytest.raises(Overloaded, match="stops"):
             await each
     assert gate.idle
+
+
+async def test_call_ends_as_it_will_when_its_service_gave_it_up(edge: Edge) -> None:
+    """A handler that does not let itself be cancelled outlives its service, and what it returns is not lost."""
+    service, released = Work(edge, grace_s=0.1), asyncio.Event()
+
+    @service.rpc
+    async def stubborn() -> str:
+        try:
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await released.wait()
+        return "late"
+
+    await service.start()
+    calling = asyncio.create_task(edge.call("stubborn"))
+    await eventually(lambda: len(service.runtime.scope.runs) == 1)
+    await service.stop()
+    released.set()
+    assert await asyncio.wait_for(calling, 5) == "late"
