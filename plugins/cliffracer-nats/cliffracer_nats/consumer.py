@@ -38,6 +38,8 @@ MAX_ACK_PENDING = 65_536
 PENDING = "Nats-Pending-Messages"
 """The header that says how many messages of its batch a pull that ended did not bring."""
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0
+_DELETION_S = 0.25
+"""A consumer ends before the stream it goes with is wholly deleted, and a stream made meanwhile hears nothing."""
 
 
 def consumer_name(durable: str) -> str:
@@ -209,6 +211,8 @@ class PullConsumer:
     async def _recover(self) -> None:
         """Give the open pull up, and ask anew once stream and consumer are known to be there."""
         _log.info("%s: pulling anew: %s", self._label, self._lost)
+        if self._lost.startswith(("409", "503")):
+            await asyncio.sleep(_DELETION_S)
         while True:
             if self._losses:
                 pause = min(_FIRST_PAUSE_S * 2 ** min(self._losses, 10), _LAST_PAUSE_S)
