@@ -91,7 +91,7 @@ class Handler:
             context.arguments = self.arguments.convert(arguments)
         future: asyncio.Future[object] = self.scope.loop.create_future()
         run = Run()
-        self.gate.enter(lambda: self.scope.start(self._invoked(context, run, future), run, None), sys.maxsize)
+        self.gate.enter(lambda: self.scope.start(self._invoked(context, run, future), run), sys.maxsize)
         try:
             return await future
         except asyncio.CancelledError:
