@@ -49,7 +49,8 @@ class Endpoint(Generic[T]):
                 if not run.over and not task.done():
                     self._waits(what, run, task)
             else:
-                run.task = Task(self._serve(what, run, None), loop=self._loop, context=self._clean.copy())
+                serving = self._serve(what, run, time.monotonic())
+                run.task = Task(serving, loop=self._loop, context=self._clean.copy())
         elif not gate.wait(functools.partial(self._start, what, time.monotonic()), self._queue_size):
             self._refuse(what)
         else:
@@ -69,7 +70,7 @@ class Endpoint(Generic[T]):
         Args:
             what: the thing.
             run: made for it.
-            received: when it came, on `time.monotonic()`; None where it came just now.
+            received: when it came, on `time.monotonic()`; None where that is now.
         """
         raise NotImplementedError
 

@@ -22,7 +22,7 @@ from cliffracer_core.interfaces import DurableSubscription
 from cliffracer_core.messages import Delivery, Message
 
 from . import jetstream as js
-from .delivery import JetStreamDelivery
+from .delivery import JetStreamDelivery, read_ack_subject
 from .headers import StatusHeaders
 from .jetstream import NANOSECONDS, JetStreamError
 from .streams import Streams, published_headers
@@ -256,12 +256,14 @@ class PullConsumer:
         self._losses = 0
         if self._asked:
             self._asked -= 1
-        wanted = self._wanted
         shown = None if headers is None else published_headers(headers)
         message = Message(subject.decode("utf-8", "replace"), body, shown)
         try:
+            ack_to = reply_to or b""
+            attempt, stored_as = read_ack_subject(ack_to)
+            wait_s = self._wanted.ack_wait_s
             delivery = JetStreamDelivery(
-                self._wire, message, reply_to or b"", headers, now + wanted.ack_wait_s, wanted.ack_wait_s, self._ended
+                self._wire, message, ack_to, attempt, stored_as, headers, now + wait_s, wait_s, self._ended
             )
             self._out.add(delivery)
             self._on_delivery(delivery)
@@ -274,7 +276,7 @@ class PullConsumer:
 
     def _refill_now(self) -> None:
         """Ask for more behind the acks of what was handled; the loop does it where nothing can be sent at once."""
-        if self._wire.connection.live().sender(0) is None:
+        if not self._wire.connection.live().ready:
             self._wake.set()
         elif (message := self._refill()) is not None:
             full = self._wire.put(message)
@@ -300,7 +302,8 @@ class PullConsumer:
 
     def _ended(self, delivery: JetStreamDelivery) -> None:
         self._out.discard(delivery)
-        if not self._draining and self._has_room():
+        room = self._wanted.max_in_flight - len(self._out) - self._asked
+        if room >= self._refill_at or self._asked == 0:  # `_has_room()`, for each message
             self._wake.set()
 
 
