@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import time
 from typing import Any, Generic, TypeVar
 
 from .compiled import Handler
-from .limits import Run
+from .limits import Run, Waiting
 from .scope import EAGER, Task
 
 __all__ = ["Endpoint"]
@@ -36,6 +35,7 @@ class Endpoint(Generic[T]):
         self._queue_size = queue_size
         self._loop = handler.scope.loop
         self._clean = handler.scope.clean
+        self._later = self._start  # one bound method for all that wait
 
     def take(self, what: T) -> None:
         """Begin a call, now or when there is a slot; never blocks."""
@@ -51,7 +51,7 @@ class Endpoint(Generic[T]):
             else:
                 serving = self._serve(what, run, time.monotonic())
                 run.task = Task(serving, loop=self._loop, context=self._clean.copy())
-        elif not gate.wait(functools.partial(self._start, what, time.monotonic()), self._queue_size):
+        elif not gate.wait(Waiting(self._later, what, time.monotonic()), self._queue_size):
             self._refuse(what)
         else:
             self._queued(what)
