@@ -113,10 +113,12 @@ class Scope:
         for run in list(self.runs.values()):
             run.stop("shutdown")
         until = self.loop.time() + 1.0
-        while not self.idle and self.loop.time() < until:
-            await asyncio.sleep(0.002)
-        self.deadlines.close()
-        self.timers.close()
+        try:
+            while not self.idle and self.loop.time() < until:
+                await asyncio.sleep(0.002)
+        finally:
+            self.deadlines.close()
+            self.timers.close()
 
 
 def refused(run: Run) -> asyncio.CancelledError:
