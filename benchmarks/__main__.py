@@ -21,7 +21,7 @@ from .suite import Suite
 def _serving(options: argparse.Namespace) -> Iterator[Mapping[str, str]]:
     with embedded_nats() as server:
         yield {
-            "BENCH_NATS_URL": server.url,
+            "BENCH_URL": server.url,
             "BENCH_FASTSTREAM": options.faststream,
             "CLIFFRACER_PLUGINS": options.plugins,
         }

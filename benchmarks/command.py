@@ -53,11 +53,12 @@ def _options(suite: Suite) -> argparse.Namespace:
     )  # fmt: skip
     add("--rounds", type=int, default=3, help="samples of each; the median counts (3)")
     add("--seconds", type=float, default=suite.seconds, help=f"length of a sample, roughly ({suite.seconds:g})")
-    add("--full", action="store_true", help=suite.full)
     add("--python", action="append", metavar="PATH", help="interpreter to measure; may be repeated")
     add("--json", action="store_true", help="print every sample as JSON")
     add("--no-results", action="store_true", help=f"leave {suite.results} as it is, as each run of a part does")
-    parser.set_defaults(profile=None)
+    parser.set_defaults(full=False, profile=None)
+    if suite.full:
+        add("--full", action="store_true", help=suite.full)
     if suite.profiles:
         add("--profile", choices=list(suite.profiles), help="only profile that, for the last --contestant")
     suite.options(parser)

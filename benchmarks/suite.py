@@ -45,8 +45,6 @@ class Suite:
     """Whose versions the results name."""
     seconds: float
     """Length of a sample."""
-    full: str
-    """What `--full` does."""
     conditions: Callable[[argparse.Namespace], str]
     """Tell what else the reader of the results has to know."""
     serving: Callable[[argparse.Namespace], AbstractContextManager[Mapping[str, str]]]
@@ -55,5 +53,7 @@ class Suite:
     """Add options of its own."""
     check: Callable[[argparse.ArgumentParser], None] = _nothing
     """Refuse to run where something is missing."""
+    full: str = ""
+    """What `--full` does; there is no such option where empty."""
     profiles: Mapping[str, Callable[[Bench, str], str]] = dataclasses.field(default_factory=dict)
     """What can be profiled, for a contestant."""
