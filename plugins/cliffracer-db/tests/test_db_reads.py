@@ -1,0 +1,166 @@
+"""Reads by id that share a statement: what each caller sees is what it would see alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from cliffracer_db import (
+    Database,
+    DatabaseModel,
+    DatabaseUnavailable,
+    DbSettings,
+    EmbeddedPostgres,
+    RecordNotFound,
+    Repository,
+)
+
+from cliffracer_core.testing import eventually
+
+from .db_models import make_tables
+
+
+class Note(DatabaseModel):
+    __tablename__ = "notes"
+
+    number: int
+    tags: dict[str, Any]
+
+
+@pytest.fixture
+async def notes(db: Database) -> Repository[Note]:
+    await make_tables(db, Note)
+    return Repository(Note, db)
+
+
+async def filled(notes: Repository[Note], count: int) -> list[Note]:
+    made = [Note(number=number, tags={"all": [number]}) for number in range(count)]
+    await notes.create_many(made)
+    return made
+
+
+def asked(notes: Repository[Note]) -> int:
+    return notes.db.statistics().get("requests_num", 0)
+
+
+async def test_reads_share_statements_when_they_come_together(notes: Repository[Note]) -> None:
+    """Each of 200 callers has its own row, or its own 404; the pool is asked for few connections."""
+    made = await filled(notes, 100)
+    missing = [uuid4() for _ in range(100)]
+    before = asked(notes)
+    found = await asyncio.gather(
+        *(notes.get(each.id) for each in made), *map(notes.get, missing), return_exceptions=True
+    )
+    assert found[:100] == made
+    assert [type(each) for each in found[100:]] == [RecordNotFound] * 100
+    assert asked(notes) - before < 10
+
+
+async def test_a_read_alone_goes_by_itself(notes: Repository[Note]) -> None:
+    """One caller after the other: a statement each, at once."""
+    made = await filled(notes, 3)
+    before = asked(notes)
+    assert [await notes.get(each.id) for each in made] == made
+    assert asked(notes) - before == 3
+
+
+async def test_readers_of_one_row_share_nothing_of_it(notes: Repository[Note]) -> None:
+    """What one changes in its model, no other sees, however deep."""
+    (made,) = await filled(notes, 1)
+    found = await asyncio.gather(*(notes.get(made.id) for _ in range(20)))
+    assert len({id(each) for each in found}) == 20
+    for each in found:
+        each.tags["all"].append("more")
+    assert all(each.tags == {"all": [0, "more"]} for each in found)
+
+
+async def test_a_read_sees_what_was_committed_before_it_began(notes: Repository[Note]) -> None:
+    """Under the load of others each writer reads its own write, every time."""
+    made = await filled(notes, 16)
+
+    async def write_and_read(id: UUID) -> None:
+        for number in range(1000, 1060):
+            await notes.update(id, {"number": number})
+            assert (await notes.get(id)).number == number
+
+    await asyncio.gather(*(write_and_read(each.id) for each in made))
+
+
+async def test_a_read_in_a_transaction_is_part_of_it(notes: Repository[Note]) -> None:
+    """What is not committed is seen inside, and by no one who reads at the same time outside."""
+    made = await filled(notes, 20)
+    written = asyncio.Event()
+    done = asyncio.Event()
+
+    async def inside() -> None:
+        async with notes.db.transaction():
+            await notes.update(made[0].id, {"number": 1000})
+            written.set()
+            found = await asyncio.gather(*(notes.get(each.id) for each in made))
+            assert [each.number for each in found] == [1000, *range(1, 20)]
+            await done.wait()
+
+    async def outside() -> None:
+        await written.wait()
+        for _ in range(10):
+            found = await asyncio.gather(*(notes.get(each.id) for each in made))
+            assert [each.number for each in found] == list(range(20))
+        done.set()
+
+    async with asyncio.timeout(20):
+        await asyncio.gather(inside(), outside())
+
+
+async def test_others_are_answered_when_some_readers_are_cancelled(notes: Repository[Note]) -> None:
+    """Whoever is cancelled, those under way and those who wait, the others have their rows."""
+    made = await filled(notes, 40)
+    for turn in range(20):
+        tasks = [asyncio.create_task(notes.get(each.id)) for each in made]
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        for number, task in enumerate(tasks):
+            if number < 2 or number % 3 == 0:
+                task.cancel()
+        async with asyncio.timeout(10):
+            await asyncio.wait(tasks)
+        left = [task.result() for task in tasks if not task.cancelled()]
+        assert all(each in made for each in left)
+        assert len(left) >= 24
+    assert await notes.get(made[0].id) == made[0]
+
+
+async def test_each_reader_has_its_own_error_when_the_database_is_gone(own_postgres: EmbeddedPostgres) -> None:
+    """None hangs and none shares an exception; after the return all are answered again."""
+    async with Database(DbSettings(url=own_postgres.url, pool_max_size=4)) as db:
+        await make_tables(db, Note)
+        notes = Repository(Note, db)
+        made = await filled(notes, 30)
+        own_postgres.kill()
+        async with asyncio.timeout(20):
+            errors = await asyncio.gather(*(notes.get(each.id) for each in made), return_exceptions=True)
+        assert {type(each) for each in errors} == {DatabaseUnavailable}
+        assert len({id(each) for each in errors}) == 30
+        own_postgres.start()
+
+        async def back() -> bool:
+            found = await asyncio.gather(*(notes.get(each.id) for each in made), return_exceptions=True)
+            return found == made
+
+        await eventually(back)
+
+
+async def test_readers_who_wait_are_answered_when_the_database_is_opened_anew(
+    db: Database, notes: Repository[Note]
+) -> None:
+    """A pool that is closed under readers leaves none of them waiting, and the next ones work."""
+    made = await filled(notes, 50)
+    tasks = [asyncio.create_task(notes.get(each.id)) for each in made]
+    await asyncio.sleep(0)
+    await db.close()
+    await db.open()
+    async with asyncio.timeout(20):
+        found = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(each in made or isinstance(each, DatabaseUnavailable) for each in found)
+        assert await asyncio.gather(*(notes.get(each.id) for each in made)) == made
