@@ -16,6 +16,8 @@ from cliffracer_db import (
     RecordNotFound,
     Repository,
 )
+from msgspec.structs import replace
+from psycopg import sql
 
 from cliffracer_core.testing import eventually
 
@@ -78,14 +80,22 @@ async def test_readers_of_one_row_share_nothing_of_it(notes: Repository[Note]) -
 
 async def test_a_read_sees_what_was_committed_before_it_began(notes: Repository[Note]) -> None:
     """Under the load of others each writer reads its own write, every time."""
-    made = await filled(notes, 16)
+    made = await filled(notes, 8)
+    writing = True
+
+    async def read_on(ids: list[UUID]) -> None:
+        while writing:
+            await asyncio.gather(*map(notes.get, ids))
 
     async def write_and_read(id: UUID) -> None:
         for number in range(1000, 1060):
             await notes.update(id, {"number": number})
             assert (await notes.get(id)).number == number
 
+    reading = asyncio.create_task(read_on([each.id for each in made] * 3))
     await asyncio.gather(*(write_and_read(each.id) for each in made))
+    writing = False
+    await reading
 
 
 async def test_a_read_in_a_transaction_is_part_of_it(notes: Repository[Note]) -> None:
@@ -96,10 +106,10 @@ async def test_a_read_in_a_transaction_is_part_of_it(notes: Repository[Note]) ->
 
     async def inside() -> None:
         async with notes.db.transaction():
-            await notes.update(made[0].id, {"number": 1000})
+            await notes.update(made[-1].id, {"number": 1000})
             written.set()
             found = await asyncio.gather(*(notes.get(each.id) for each in made))
-            assert [each.number for each in found] == [1000, *range(1, 20)]
+            assert [each.number for each in found] == [*range(19), 1000]
             await done.wait()
 
     async def outside() -> None:
@@ -154,13 +164,18 @@ async def test_each_reader_has_its_own_error_when_the_database_is_gone(own_postg
 async def test_readers_who_wait_are_answered_when_the_database_is_opened_anew(
     db: Database, notes: Repository[Note]
 ) -> None:
-    """A pool that is closed under readers leaves none of them waiting, and the next ones work."""
+    """Closed and opened while reads are held up by a lock: those who wait behind them are answered, too."""
     made = await filled(notes, 50)
-    tasks = [asyncio.create_task(notes.get(each.id)) for each in made]
-    await asyncio.sleep(0)
-    await db.close()
-    await db.open()
-    async with asyncio.timeout(20):
+    assert db.settings is not None
+    async with Database(replace(db.settings, application_name="other")) as other, asyncio.timeout(20):
+        async with other.transaction():
+            await other.execute(sql.SQL("lock table notes in access exclusive mode"))
+            tasks = [asyncio.create_task(notes.get(each.id)) for each in made]
+            await asyncio.sleep(0)
+            await db.close()
+            await db.open()
+            tasks.append(asyncio.create_task(notes.get(made[0].id)))
+            await asyncio.sleep(0)
         found = await asyncio.gather(*tasks, return_exceptions=True)
-        assert all(each in made or isinstance(each, DatabaseUnavailable) for each in found)
-        assert await asyncio.gather(*(notes.get(each.id) for each in made)) == made
+    assert all(each in made or isinstance(each, DatabaseUnavailable) for each in found)
+    assert found[-1] == made[0]
