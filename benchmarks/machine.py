@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .worker import Station
@@ -14,11 +15,15 @@ __all__ = ["interpreter", "processor"]
 
 
 async def interpreter(station: Station, *, distributions: list[str]) -> None:
-    """Say which versions this worker has."""
+    """Say which versions this worker has, of what is installed."""
+    versions = {}
+    for name in distributions:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
     station.say(
         python=platform.python_version(),
         eager=sys.version_info >= (3, 12),
-        versions={name: version(name) for name in distributions},
+        versions=versions,
     )
 
 
