@@ -17,8 +17,9 @@ from uuid import UUID
 from cliffracer_core.errors import CliffracerError
 
 from .database import Database
-from .pool import Pool
+from .pool import Connection, Pool
 from .transactions import current_transaction
+from .translation import DRIVER_ERRORS, translate
 
 __all__ = ["Reads"]
 
@@ -59,22 +60,33 @@ class Reads:
         if pool is not self._pool:
             self._begin_anew(pool)
         if current_transaction(pool) is not None:
-            return await self._read_one(id)
+            rows = await self._db.fetch_all(self._one, (id,))
+            return rows[0] if rows else None
         if self._under_way >= UNDER_WAY:
             place: asyncio.Future[Found] = asyncio.get_running_loop().create_future()
             self._waiting.append((id, place))
             found = await place
             if found is not None:
                 return found[0]
-        self._under_way += 1
+        connection = await pool.take()
+        if pool is self._pool:
+            self._under_way += 1  # only now: nobody waits for a read that itself waits for a connection
+        rows = await self._read(pool, connection, self._one, id)
+        return rows[0] if rows else None
+
+    async def _read(self, pool: Pool, connection: Connection, text: str, parameter: object) -> list[Row]:
+        """Run a statement that is counted as under way, and give the connection back."""
         try:
-            return await self._read_one(id)
+            try:
+                cursor = connection.cursor(binary=True)
+                await cursor.execute(text, (parameter,), prepare=True)
+                return await cursor.fetchall()
+            except DRIVER_ERRORS as error:
+                raise translate(error) from error
+            finally:
+                await pool.give_back(connection)
         finally:
             self._ended(pool)
-
-    async def _read_one(self, id: UUID) -> Row | None:
-        rows = await self._db.fetch_all(self._one, (id,))
-        return rows[0] if rows else None
 
     def _begin_anew(self, pool: Pool) -> None:
         """Forget a pool that was closed, perhaps with its event loop; who waits there reads by itself."""
@@ -98,14 +110,21 @@ class Reads:
             task.add_done_callback(self._tasks.discard)
 
     async def _read_many(self, pool: Pool, together: Waiting) -> None:
-        """Read rows for several; where that fails each reads by itself, and has an error of its own."""
+        """Read rows for several; where the statement fails each reads by itself. Errors are each one's own."""
         rows: dict[UUID, Row] | None = None
         ids = list({id for id, place in together if not place.done()})
         try:
+            try:
+                connection = await pool.take()
+            except CliffracerError as error:
+                self._ended(pool)
+                for _, place in together:
+                    if not place.done():
+                        place.set_exception(type(error)(str(error)))
+                return
             with contextlib.suppress(CliffracerError):
-                rows = {row[0]: row for row in await self._db.fetch_all(self._many, (ids,))} if ids else {}
+                rows = {row[0]: row for row in await self._read(pool, connection, self._many, ids)}
         finally:
-            self._ended(pool)
             for id, place in together:
                 if not place.done():
                     place.set_result(None if rows is None else (_own(rows.get(id)),))

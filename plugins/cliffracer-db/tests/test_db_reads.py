@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -11,8 +12,8 @@ from cliffracer_db import (
     Database,
     DatabaseModel,
     DatabaseUnavailable,
-    DbSettings,
     EmbeddedPostgres,
+    PoolExhausted,
     RecordNotFound,
     Repository,
 )
@@ -159,6 +160,21 @@ async def test_each_reader_has_its_own_error_when_the_database_is_gone(own_postg
             return found == made
 
         await eventually(back)
+
+
+async def test_readers_wait_for_an_exhausted_pool_no_longer_than_once(db: Database, notes: Repository[Note]) -> None:
+    """While others keep every connection, each of many readers has its error after `pool_timeout_s`, no multiple."""
+    made = await filled(notes, 30)
+    assert db.settings is not None
+    settings = replace(db.settings, pool_max_size=2, pool_timeout_s=1.0)
+    async with Database(settings) as small, small.connection(), small.connection():
+        reader = Repository(Note, small)
+        begun = time.monotonic()
+        errors = await asyncio.gather(*(reader.get(each.id) for each in made), return_exceptions=True)
+        took_s = time.monotonic() - begun
+    assert {type(each) for each in errors} == {PoolExhausted}
+    assert len({id(each) for each in errors}) == 30
+    assert took_s < 1.9
 
 
 async def test_readers_who_wait_are_answered_when_the_database_is_opened_anew(
