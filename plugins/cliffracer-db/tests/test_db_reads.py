@@ -12,6 +12,7 @@ from cliffracer_db import (
     Database,
     DatabaseModel,
     DatabaseUnavailable,
+    DbSettings,
     EmbeddedPostgres,
     PoolExhausted,
     RecordNotFound,
@@ -167,7 +168,7 @@ async def test_readers_wait_for_an_exhausted_pool_no_longer_than_once(db: Databa
     made = await filled(notes, 30)
     assert db.settings is not None
     settings = replace(db.settings, pool_max_size=2, pool_timeout_s=1.0)
-    async with Database(settings) as small, small.connection(), small.connection():
+    async with asyncio.timeout(20), Database(settings) as small, small.connection(), small.connection():
         reader = Repository(Note, small)
         begun = time.monotonic()
         errors = await asyncio.gather(*(reader.get(each.id) for each in made), return_exceptions=True)
