@@ -323,22 +323,23 @@ class Socket(asyncio.Protocol):
             self.flush()
 
     def write_early(self) -> None:
-        """Write now what this turn of the loop has said so far; uvloop's own `write` waits for its end."""
+        """Write what this turn of the loop has said so far."""
         self.limit = min(self.limit * 2, _MOST_PARTS)
-        if self._fd >= 0 and not self.transport.is_closing() and not self.transport.get_write_buffer_size():
-            data = b"".join(self.out)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write to the socket itself, since uvloop's own `write` waits for the turn's end."""
+        data, taken = b"".join(self.out), 0
+        self.out.clear()
+        if self.transport.is_closing():
+            return
+        if self._fd >= 0 and not self.transport.get_write_buffer_size():
             try:
                 taken = os.write(self._fd, data)
             except OSError:  # full for now, or the connection ended: the transport finds out which
                 taken = 0
-            self.out[:] = (data[taken:],) if taken < len(data) else ()
-        if self.out:
-            self.flush()
-
-    def flush(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(b"".join(self.out))
-        self.out.clear()
+        if taken < len(data):
+            self.transport.write(data[taken:])
 
     def pause_writing(self) -> None:
         self.writable = self._loop.create_future()
