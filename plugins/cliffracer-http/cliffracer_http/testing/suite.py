@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -20,6 +21,10 @@ __all__ = ["GET", "Probe", "ServerSuite"]
 GET = b"GET %s HTTP/1.1\r\nhost: test\r\n\r\n"
 
 
+class Mark:
+    """Lives as long as the scope of a request."""
+
+
 class Probe:
     """An ASGI application; it counts what begins, ends and is cancelled, by path."""
 
@@ -29,12 +34,16 @@ class Probe:
         self.cancelled: Counter[str] = Counter()
         self.go = asyncio.Event()
         """What `/wait` and `/stream` wait for."""
+        self.held: weakref.WeakSet[Mark] = weakref.WeakSet()
+        """One for each request that something still refers to."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve as ASGI 3."""
         if scope["type"] == "lifespan":
             raise RuntimeError("a server of ours asks for no lifespan")
         path: str = scope["path"]
+        scope["probe"] = mark = Mark()
+        self.held.add(mark)
         self.began[path] += 1
         page: Callable[[Any, Any, Any], Awaitable[None]] = getattr(self, "on_" + path.strip("/"), self.on_)
         try:
