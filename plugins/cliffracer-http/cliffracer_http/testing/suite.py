@@ -32,6 +32,8 @@ class Probe:
         self.began: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.cancelled: Counter[str] = Counter()
+        self.sizes: list[int] = []
+        """Of bodies that came whole, to `/size`."""
         self.go = asyncio.Event()
         """What `/wait` and `/stream` wait for."""
         self.held: weakref.WeakSet[Mark] = weakref.WeakSet()
@@ -76,6 +78,7 @@ class Probe:
                 return
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
+        self.sizes.append(size)
         await answer(send, b"%d" % size)
 
     async def on_echo(self, scope: Any, receive: Any, send: Any) -> None:
