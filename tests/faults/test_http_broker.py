@@ -38,12 +38,17 @@ class Visitors:
 
     async def _visit(self, kept: httpx.AsyncClient | None) -> None:
         while True:
-            async with contextlib.AsyncExitStack() as stack:
-                client = kept or await stack.enter_async_context(httpx.AsyncClient(base_url=self._url))
-                for kind in ("quick", "slow"):
-                    answer = await client.get(f"/{kind}/{self.answered}")
-                    assert answer.status_code == 200, answer.text
-                self.answered += 1
+            if kept is not None:
+                await self._ask(kept)
+            else:
+                async with httpx.AsyncClient(base_url=self._url) as client:
+                    await self._ask(client)
+            self.answered += 1
+
+    async def _ask(self, client: httpx.AsyncClient) -> None:
+        for kind in ("quick", "slow"):
+            answer = await client.get(f"/{kind}/{self.answered}")
+            assert answer.status_code == 200, answer.text
 
 
 async def test_http_goes_on_when_the_broker_is_away(
