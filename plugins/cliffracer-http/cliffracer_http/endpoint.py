@@ -29,6 +29,7 @@ from .limits import BodyLimits, Exchange
 from .model import RouteModel
 from .negotiation import choose
 from .responses import Reply
+from .shortcuts import Shortcut
 from .streaming import ResponseBroken, pour
 from .watch import Inbox, Watch
 
@@ -49,7 +50,7 @@ Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
 
 def compile_endpoint(
     model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, pace: BodyLimits, *, timeout_s: float,
-    max_body_bytes: int, memory_bytes: int, head: bool = False,
+    max_body_bytes: int, memory_bytes: int, shortcuts: bool = False, head: bool = False,
 ) -> Endpoint:  # fmt: skip
     """Make the callable that serves a route.
 
@@ -63,6 +64,7 @@ def compile_endpoint(
         timeout_s: what a request may take; a client may ask for less.
         max_body_bytes: larger bodies are refused.
         memory_bytes: larger files are kept on disk.
+        shortcuts: `send` may be a `Shortcut`.
         head: send no body.
     """
     call = entry.call
@@ -131,6 +133,10 @@ def compile_endpoint(
                 await respond(result, scope, receive, send, correlation_id)
                 return
             start, end = render(result, scope, correlation_id, accept)
+            if shortcuts:
+                while isinstance(send, Shortcut) and len(end["body"]) < send.below:
+                    start["headers"] += send.extra
+                    send = send.inner
             await send(start)
             await send(end)
         except ClientGone as error:
