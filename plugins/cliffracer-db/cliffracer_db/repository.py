@@ -22,6 +22,7 @@ from .errors import InvalidValue, RecordNotFound, StaleRecord
 from .models import DatabaseModel, table_of
 from .paging import Page, place_of, read_place
 from .pool import Connection
+from .reads import Reads
 from .statements import MANAGED, Statements
 from .transactions import current_transaction
 from .translation import translate
@@ -30,7 +31,7 @@ __all__ = ["Repository"]
 
 M = TypeVar("M", bound=DatabaseModel)
 Id = UUID | str
-COPY_CHUNK = 5000
+COPY_CHUNK = 500
 _cursors = itertools.count(1)
 _BIGINT = 2**63
 
@@ -57,6 +58,7 @@ class Repository(Generic[M]):
         self.table = table_of(model)
         self.db = db or Database()
         self._statements = Statements(self.table)
+        self._reads = Reads(self.db, self._statements.get, self._statements.get_many)
         self._names = self.table.names
         self._types = [each.sql_type for each in self.table.fields.values()]
         self._bulk: Bulk | None = Bulk(self.table)
@@ -96,10 +98,10 @@ class Repository(Generic[M]):
 
     async def get(self, id: Id) -> M:
         """Return a row. Raises RecordNotFound (404), or InvalidValue for an id that is none."""
-        rows = await self.db.fetch_all(self._statements.get, (as_id(id),))
-        if not rows:
+        row = await self._reads.get(as_id(id))
+        if row is None:
             raise self._not_found()
-        return self._load(rows[0])
+        return self._load(row)
 
     async def get_many(self, ids: Iterable[Id]) -> builtins.list[M]:
         """Return the rows with these ids that exist, in the order of the ids, each once."""
