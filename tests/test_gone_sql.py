@@ -70,6 +70,7 @@ async def reports(postgres_url: str, nats_url: str, server: str) -> AsyncIterato
 
 @pytest.fixture
 def server() -> str:
+    """Which one serves, where a test does not say."""
     return "uvicorn"
 
 
@@ -110,11 +111,16 @@ async def leave(url: str, method: str, path: str, running: Callable[[], Awaitabl
             await task
 
 
-@pytest.mark.parametrize("server", ["uvicorn", "hypercorn", "granian"])
 @pytest.mark.parametrize(
-    ("method", "path", "options"),
-    [("GET", "/slow", {}), ("POST", "/slow", {"json": {"name": "a"}}), ("GET", "/rows", {})],
-    ids=["a query", "a transaction", "a stream"],
+    ("server", "method", "path", "options"),
+    [
+        ("uvicorn", "GET", "/slow", {}),
+        ("uvicorn", "POST", "/slow", {"json": {"name": "a"}}),
+        ("uvicorn", "GET", "/rows", {}),
+        ("hypercorn", "POST", "/slow", {"json": {"name": "a"}}),
+        ("granian", "POST", "/slow", {"json": {"name": "a"}}),
+    ],
+    ids=["a query", "a transaction", "a stream", "on hypercorn", "on granian"],
 )
 async def test_sql_ends_when_the_client_goes_away(
     reports: Any, running: Any, method: str, path: str, options: dict[str, Any]

@@ -42,7 +42,7 @@ FORMS = {
         sockets=10,
         upload_mib=64,
         slow_clients=50,
-        bad_rounds=10,
+        bad_rounds=3,
         outage_s=2.0,
     ),
     "full": Form(

@@ -16,7 +16,7 @@ from .memory import MIB, needs_proc, private_bytes
 from .processes import Worker
 
 GROWTH = 2 * MIB
-WARM_ROUNDS = 3
+WARM_ROUNDS = 2
 JSON = b"Content-Type: application/json\r\n"
 
 
