@@ -53,7 +53,7 @@ FORMS = {
         cancellations=200,
         sockets=100,
         upload_mib=1_024,
-        slow_clients=300,
+        slow_clients=100,
         bad_rounds=100,
         outage_s=10.0,
     ),

@@ -62,9 +62,8 @@ class Other:
             yield
         finally:
             task.cancel()
-            await asyncio.wait([task])
-        if not task.cancelled():
-            await task
+            with contextlib.suppress(asyncio.CancelledError):
+                await task  # what went wrong there explains what did here
 
     async def _ask(self) -> None:
         async with httpx.AsyncClient(base_url=self._url, timeout=OTHERS_WITHIN_S) as client:
