@@ -957,5 +957,5 @@ def test_no_other_hook_is_documented_when_it_does_not_exist() -> None:
 
 
 def test_hook_is_provisional_when_no_shipped_plugin_uses_it() -> None:
-    """A hook is used by a plugin of this project, or it is marked provisional; and not both."""
+    """A hook is implemented by a plugin of this project, or it is marked provisional; and not both."""
     assert set(HOOKS) - implemented() == hookspecs.PROVISIONAL

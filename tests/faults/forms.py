@@ -24,6 +24,10 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     """That are open, half of them at each replica."""
     upload_mib: int
     """Of a file that is sent over HTTP."""
+    slow_clients: int
+    """Of each kind, that attack a service over HTTP."""
+    bad_rounds: int
+    """In each of which all broken requests are sent."""
     outage_s: float
     """For which the NATS server is away from them."""
 
@@ -37,6 +41,8 @@ FORMS = {
         cancellations=10,
         sockets=10,
         upload_mib=64,
+        slow_clients=50,
+        bad_rounds=3,
         outage_s=2.0,
     ),
     "full": Form(
@@ -47,6 +53,8 @@ FORMS = {
         cancellations=200,
         sockets=100,
         upload_mib=1_024,
+        slow_clients=100,
+        bad_rounds=100,
         outage_s=10.0,
     ),
 }

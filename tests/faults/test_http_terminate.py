@@ -13,6 +13,11 @@ from pathlib import Path
 
 import httpx
 import pytest
+from cliffracer_http.servers import make_server
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
+
+from cliffracer_core.testing import eventually
 
 from .forms import Form
 from .processes import Worker
@@ -21,7 +26,7 @@ from .workers.web import PARTS
 
 GRACE_S = 10.0
 """`shutdown_grace_s` as it is by default."""
-KEEP_ALIVE, SLOW, STREAMS, UPLOADS = 16, 8, 4, 2
+KEEP_ALIVE, SLOW, STREAMS, UPLOADS, SOCKETS = 16, 8, 4, 2, 8
 WARM = 100
 """Answers before each SIGTERM."""
 
@@ -43,6 +48,10 @@ class Crowd:
         """Kind by id, of requests whose response came whole."""
         self.wrong: list[str] = []
         self.unanswered = 0
+        self.talked = 0
+        """Messages that sockets got an answer to."""
+        self.closed: list[tuple[int, str]] = []
+        """With which code and reason, as sockets were told."""
         self._changed = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -56,6 +65,31 @@ class Crowd:
         finally:
             for task in tasks:
                 task.cancel()
+
+    @contextlib.asynccontextmanager
+    async def talking(self) -> AsyncIterator[None]:
+        """Keep sockets open, each with an answer to what it said, until the server closes them."""
+        tasks = [asyncio.create_task(self._talk()) for _ in range(SOCKETS)]
+        try:
+            await eventually(lambda: self.talked >= 2 * SOCKETS, 30)
+            yield
+            await asyncio.wait_for(asyncio.gather(*tasks), 30)
+        finally:
+            for task in tasks:
+                task.cancel()
+
+    async def _talk(self) -> None:
+        async with connect(f"{self._url.replace('http', 'ws', 1)}/echo") as socket:
+            for id in itertools.count():
+                try:
+                    await socket.send(json.dumps({"message": f"{id}"}))
+                    if json.loads(await socket.recv()) != f"{id}":
+                        self.wrong.append(f"socket {id}")
+                except ConnectionClosed as closed:
+                    self.closed.append((closed.rcvd.code, closed.rcvd.reason) if closed.rcvd else (1006, ""))
+                    return
+                self.talked += 1
+                await asyncio.sleep(0.01)
 
     async def more(self, count: int) -> None:
         """Wait for so many answers."""
@@ -96,6 +130,14 @@ async def dripping() -> AsyncIterator[bytes]:
         await asyncio.sleep(0.05)
 
 
+def check_closed(closed: list[tuple[int, str]], server: str) -> None:
+    """Each socket was told that the service stops, and to resume; where the server can tell, else it was cut off."""
+    assert len(closed) == SOCKETS
+    if make_server(server).capabilities.socket_close:
+        assert {code for code, _ in closed} == {1001}
+        assert all("resume" in reason for _, reason in closed)
+
+
 @contextlib.contextmanager
 def idlers(port: int) -> Iterator[None]:
     """Connections that say nothing, or half a head."""
@@ -131,7 +173,7 @@ async def test_no_accepted_request_is_lost_when_it_is_terminated(
             await worker.until(ready=True)
             crowd = Crowd(f"http://127.0.0.1:{port}", round)
             with idlers(port):
-                async with crowd.calling():
+                async with crowd.talking(), crowd.calling():
                     await crowd.more(WARM)
                     worker.terminate()
                     begun = time.monotonic()
@@ -141,6 +183,7 @@ async def test_no_accepted_request_is_lost_when_it_is_terminated(
             await worker.close()
         assert crowd.wrong == []
         assert worker.errors == ""  # a request that was cut would stand there
+        check_closed(crowd.closed, server)
         answered |= crowd.answered
         unanswered += crowd.unanswered
     began = {id: kind for kind in ("quick", "slow", "stream", "upload") for id in records.times(kind, "began")}
@@ -150,5 +193,5 @@ async def test_no_accepted_request_is_lost_when_it_is_terminated(
     assert longest_s < GRACE_S
     report(
         f"{form.terminations} SIGTERMs, {len(answered)} requests begun and answered whole, {unanswered} refused or not "
-        f"accepted; the longest end took {longest_s:.1f} s"
+        f"accepted, {form.terminations * SOCKETS} sockets closed; the longest end took {longest_s:.1f} s"
     )

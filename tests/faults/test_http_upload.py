@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -10,21 +9,15 @@ import httpx
 import pytest
 
 from .forms import Form
+from .memory import MIB, needs_proc, private_bytes
 from .processes import Worker
 
-MIB = 1024 * 1024
 GROWTH = 24 * MIB
 """Private bytes that a process may grow by while it takes an upload, whatever the upload's size."""
 HEAD = b'--cut\r\ncontent-disposition: form-data; name="file"; filename="f"\r\n\r\n'
 TAIL = b"\r\n--cut--\r\n"
 TYPE = "multipart/form-data; boundary=cut"
 OTHERS_EVERY = 8
-
-
-def private_bytes(pid: int) -> int:
-    """Return the memory that a process shares with no other."""
-    text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    return sum(int(each) * 1024 for each in re.findall(r"Private_(?:Clean|Dirty):\s+(\d+)", text))
 
 
 class Upload:
@@ -47,7 +40,7 @@ class Upload:
         yield TAIL
 
 
-@pytest.mark.skipif(not Path("/proc/self/smaps_rollup").exists(), reason="reads memory from Linux's /proc")
+@needs_proc
 @pytest.mark.parametrize("server", ["hypercorn", "uvicorn", "granian"])
 async def test_memory_stays_flat_when_an_upload_is_large(
     server: str, unused_tcp_port: int, tmp_path: Path, form: Form, report: Callable[[str], None]

@@ -9,7 +9,7 @@ from cliffracer_core.errors import MessageTooLarge
 
 from .errors import ClientGone
 
-__all__ = ["chunks", "limited", "read_body"]
+__all__ = ["chunks", "limited", "read_body", "too_large"]
 
 
 async def read_body(message: Any, receive: Callable[[], Any], limit: int) -> bytes:
@@ -28,7 +28,7 @@ async def read_body(message: Any, receive: Callable[[], Any], limit: int) -> byt
         raise _gone()
     body: bytes = message.get("body", b"")
     if len(body) > limit:
-        raise _too_large(limit)
+        raise too_large(limit)
     if not message.get("more_body", False):
         return body
     parts, size = [body], len(body)
@@ -47,7 +47,7 @@ async def chunks(receive: Any, limit: int) -> AsyncGenerator[bytes, None]:
         body, more = message.get("body", b""), message.get("more_body", False)
         size += len(body)
         if size > limit:
-            raise _too_large(limit)
+            raise too_large(limit)
         if body:
             yield body
 
@@ -62,13 +62,14 @@ def limited(receive: Any, limit: int) -> Any:
         if message["type"] == "http.request":
             size += len(message.get("body", b""))
             if size > limit:
-                raise _too_large(limit)
+                raise too_large(limit)
         return message
 
     return counted
 
 
-def _too_large(limit: int) -> MessageTooLarge:
+def too_large(limit: int) -> MessageTooLarge:
+    """Return the error for a body longer than `limit` bytes."""
     return MessageTooLarge(f"body is longer than {limit} bytes; send less, or set 'max_body_bytes'")
 
 

@@ -33,18 +33,19 @@ _SEEN = {
     b"x-api-key": "X-API-Key",
     b"cookie": "Cookie",
     b"content-type": "",
+    b"content-length": "",
     b"accept": "",
 }
 _look = _SEEN.get
 Headers = list[tuple[bytes, bytes]]
-Admitted = tuple[dict[str, str], str, float | None, bytes, bytes]
-"""Headers for the call's context, correlation id, timeout (s), content type, `Accept`; a plain tuple is fastest."""
+Admitted = tuple[dict[str, str], str, float | None, bytes, bytes, bytes]
+"""Headers for the call's context, correlation id, timeout (s), content type, `Accept`, length; plain for speed."""
 
 
 def admit(raw: Headers) -> Admitted:
     """Choose the headers that may enter; one that is malformed counts as not given, the first of two counts."""
     headers: dict[str, str] = {}
-    content_type = accept = b""
+    content_type = accept = length = b""
     for name, value in raw:
         known = _look(name)
         if known is not None:
@@ -55,14 +56,17 @@ def admit(raw: Headers) -> Admitted:
                     headers[known] = text
             elif name == b"accept":
                 accept = accept + b"," + value if accept else value
-            else:
+            elif name == b"content-type":
                 content_type = value
+            else:
+                length = value
     if not headers:
-        return headers, create_correlation_id(), None, content_type, accept
+        return headers, create_correlation_id(), None, content_type, accept, length
     asked = headers.pop(_REQUEST_ID, None)
     correlation_id = headers.get(CORRELATION_ID) or asked or create_correlation_id()
     timeout_ms = headers.pop(TIMEOUT_MS, None)
-    return headers, correlation_id, int(timeout_ms) / 1000 if timeout_ms else None, content_type, accept
+    timeout_s = int(timeout_ms) / 1000 if timeout_ms else None
+    return headers, correlation_id, timeout_s, content_type, accept, length
 
 
 def correlation_of(scope: Any) -> str:

@@ -20,7 +20,7 @@ from cliffracer_core.interfaces import Entry
 from cliffracer_core.messages import JSON
 
 from .binding import compile_body, compile_parameters
-from .bodies import limited, read_body
+from .bodies import limited, read_body, too_large
 from .edge import CORRELATION_HEADER, admit
 from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
@@ -29,6 +29,7 @@ from .limits import BodyLimits, Exchange
 from .model import RouteModel
 from .negotiation import choose
 from .responses import Reply
+from .shortcuts import Shortcut
 from .streaming import ResponseBroken, pour
 from .watch import Inbox, Watch
 
@@ -49,7 +50,7 @@ Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
 
 def compile_endpoint(
     model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, pace: BodyLimits, *, timeout_s: float,
-    max_body_bytes: int, memory_bytes: int, head: bool = False,
+    max_body_bytes: int, memory_bytes: int, shortcuts: bool = False, head: bool = False,
 ) -> Endpoint:  # fmt: skip
     """Make the callable that serves a route.
 
@@ -63,6 +64,7 @@ def compile_endpoint(
         timeout_s: what a request may take; a client may ask for less.
         max_body_bytes: larger bodies are refused.
         memory_bytes: larger files are kept on disk.
+        shortcuts: `send` may be a `Shortcut`.
         head: send no body.
     """
     call = entry.call
@@ -70,6 +72,8 @@ def compile_endpoint(
     decode = None if model.body is None else compile_body(model.body)
     form = compile_form(model, memory_bytes) if model.form else None
     limit = model.max_body_bytes or max_body_bytes
+    digits = len(str(limit))
+    takes_body = decode is not None or form is not None
     allowed_s = model.timeout_s or timeout_s
     subject = model.where
     streams = model.streams
@@ -78,7 +82,7 @@ def compile_endpoint(
     render = compile_reply(model, head=head)
 
     async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
-        headers, correlation_id, asked_s, content_type, accept = admit(scope["headers"])
+        headers, correlation_id, asked_s, content_type, accept, length = admit(scope["headers"])
         opened: FormData | None = None
         body: bytes | None = None
         inbox: Inbox | None = None
@@ -86,6 +90,8 @@ def compile_endpoint(
         try:
             state: dict[str, object] = {SCOPE: scope}
             arguments = {} if none else values if bind is None else bind(scope, values)
+            if takes_body and len(length) >= digits and int(length) > limit:
+                raise too_large(limit)  # before the client has sent it in vain
             if decode is not None:
                 message = await watch.first(task, receive)
                 body = await read_body(message, lambda: Exchange(pace, scope, receive, send).receive, limit)
@@ -127,6 +133,10 @@ def compile_endpoint(
                 await respond(result, scope, receive, send, correlation_id)
                 return
             start, end = render(result, scope, correlation_id, accept)
+            if shortcuts:
+                while isinstance(send, Shortcut) and len(end["body"]) < send.below:
+                    start["headers"] += send.extra
+                    send = send.inner
             await send(start)
             await send(end)
         except ClientGone as error:

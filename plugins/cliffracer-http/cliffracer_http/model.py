@@ -27,12 +27,14 @@ from .params import Body, Location
 from .params import Path as PathMark
 from .uploads import UPLOADS, UploadFile, Uploads
 
-__all__ = ["BodyModel", "Parameter", "RouteModel", "encoded_names", "is_many", "models_of", "path_of"]
+__all__ = ["SAFE", "BodyModel", "Parameter", "RouteModel", "encoded_names", "is_many", "models_of", "path_of"]
 
 _WITHOUT_BODY = ("GET", "HEAD", "DELETE", "OPTIONS")
 _MANY = (shapes.CollectionType, shapes.TupleType)
 _OBJECTS = (shapes.StructType, shapes.TypedDictType, shapes.DataclassType, shapes.NamedTupleType, shapes.DictType)
 _STATUS_WITHOUT_BODY = (204, 205, 304)
+SAFE = ("GET", "HEAD", "OPTIONS")
+"""Methods that change nothing, so that a request may be sent again without a key."""
 
 
 class Parameter(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +109,11 @@ class RouteModel(msgspec.Struct, frozen=True, kw_only=True):
     def where(self) -> str:
         """`GET /users/{id}`, as in errors."""
         return f"{self.method} {self.path}"
+
+    @property
+    def keyed(self) -> bool:
+        """Whether a request may carry an `Idempotency-Key`; streams and uploads are not remembered."""
+        return self.method not in SAFE and not self.streams and not self.multipart
 
     @property
     def without_body(self) -> bool:

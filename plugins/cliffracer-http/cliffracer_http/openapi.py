@@ -8,6 +8,7 @@ from typing import Any
 from cliffracer_core.interfaces import ServiceInfo, Wiring
 from cliffracer_core.schemas import Schemas
 
+from .health_docs import HEALTH_TAG, health_paths
 from .matcher import parameters_of
 from .model import RouteModel, models_of
 from .operations import operation_of
@@ -58,6 +59,7 @@ def openapi_document(services: Sequence[Described], *, servers: Sequence[str] = 
             paths.setdefault(_path(model.path), {})[model.method.lower()] = operation
             for tag in operation["tags"]:
                 tags.setdefault(tag, info.description if tag == info.name else "")
+    _add_health(paths, names, tags)
     problem = schemas.add(Problem)
     components = schemas.fill()
     return {
@@ -68,6 +70,16 @@ def openapi_document(services: Sequence[Described], *, servers: Sequence[str] = 
         "paths": paths,
         "components": {
             "schemas": components,
+            "parameters": {
+                "IdempotencyKey": {
+                    "name": "Idempotency-Key",
+                    "in": "header",
+                    "description": "Names a request, where the service remembers them: sent again under the same key "
+                    "it does not run again, and gets the first response. Another request under it is a 422, one that "
+                    "comes while the first runs a 409. At most 255 printable characters of ASCII",
+                    "schema": {"type": "string"},
+                }
+            },
             "headers": {
                 "CorrelationId": {
                     "description": "Names all that follows from this request; the request's own where it has one",
@@ -83,6 +95,17 @@ def openapi_document(services: Sequence[Described], *, servers: Sequence[str] = 
             },
         },
     }
+
+
+def _add_health(paths: dict[str, Json], names: set[str], tags: dict[str, str]) -> None:
+    """Describe the health pages, where no route stands in their place."""
+    for path, operations in health_paths().items():
+        if path not in paths:
+            operation = operations["get"]
+            while operation["operationId"] in names:
+                operation["operationId"] += "_page"
+            paths[path] = operations
+            tags.setdefault(HEALTH_TAG, "For orchestrators, and for people")
 
 
 def _info(services: Sequence[ServiceInfo]) -> dict[str, Any]:

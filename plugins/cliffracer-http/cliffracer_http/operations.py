@@ -31,6 +31,8 @@ def operation_of(model: RouteModel, schemas: Schemas) -> Json:
     if model.description:
         operation["description"] = model.description
     parameters = [each for parameter in model.parameters for each in _parameters(parameter, model, schemas, examples)]
+    if model.keyed:
+        parameters.append({"$ref": "#/components/parameters/IdempotencyKey"})
     if parameters:
         operation["parameters"] = parameters
     body = _body(model, schemas, examples)

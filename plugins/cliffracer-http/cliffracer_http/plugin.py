@@ -85,7 +85,11 @@ class Http:
     def cliffracer_register_middleware(self, declaration: Declaration, service: ServiceInfo) -> Sequence[Middleware]:
         """Answer a repeated `Idempotency-Key` with the first response, where a handler may change something."""
         methods = {method for each in declaration.find("http", "http") for method in each.options.methods}
-        if methods <= {"GET", "HEAD", "OPTIONS"} or inspect.isasyncgenfunction(declaration.function):
+        if not methods:
+            return []
+        from .model import SAFE
+
+        if methods <= set(SAFE) or inspect.isasyncgenfunction(declaration.function):
             return []
         from .idempotency import Idempotency
 

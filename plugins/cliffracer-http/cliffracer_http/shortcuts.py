@@ -1,6 +1,7 @@
 """CORS and compression as Starlette has them, at next to no cost for the requests they have nothing to do for.
 
-Starlette's middleware builds objects and wraps `send` for every request; here only those get there that need it.
+Starlette's middleware builds objects and wraps `send` for every request; here only those get there that need it. The
+others get a `Shortcut`, which an endpoint that has its whole response at hand goes around.
 """
 
 from __future__ import annotations
@@ -11,12 +12,41 @@ from typing import Any
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipResponder, IdentityResponder
 
-__all__ = ["compressing", "cross_origin"]
+__all__ = ["Shortcut", "compressing", "cross_origin"]
 
 _ORIGIN = b"origin"
 _ACCEPT_ENCODING = b"accept-encoding"
 _VARY = (b"vary", b"Origin")
 _START, _BODY = "http.response.start", "http.response.body"
+
+
+class Shortcut:
+    """A `send` in front of another.
+
+    Who has both messages of a response may add `extra` to its headers and go on with `inner`, if its body is shorter
+    than `below` bytes. Everybody else calls it.
+    """
+
+    __slots__ = ("inner",)
+    extra: tuple[tuple[bytes, bytes], ...] = ()
+    below: float = float("inf")
+
+    def __init__(self, inner: Any) -> None:
+        self.inner = inner
+
+    def __call__(self, message: Any) -> Awaitable[None]:
+        """Send as ASGI 3."""
+        raise NotImplementedError
+
+
+class _Varying(Shortcut):
+    __slots__ = ()
+    extra = (_VARY,)
+
+    def __call__(self, message: Any) -> Awaitable[None]:
+        if message["type"] == _START:  # a copy: a response may be sent again, to another request
+            message = {**message, "headers": [*message.get("headers", ()), _VARY]}
+        return self.inner(message)  # type: ignore[no-any-return]  # ASGI's
 
 
 def cross_origin(app: Any, **options: Any) -> Any:
@@ -34,13 +64,7 @@ def cross_origin(app: Any, **options: Any) -> Any:
         for name, _ in scope["headers"]:
             if name == _ORIGIN:
                 return whole(scope, receive, send)
-
-        def varying(message: Any) -> Any:
-            if message["type"] == _START:  # a copy: a response may be sent again, to another request
-                message = {**message, "headers": [*message.get("headers", ()), _VARY]}
-            return send(message)
-
-        return app(scope, receive, varying)
+        return app(scope, receive, _Varying(send))
 
     return call
 
@@ -53,27 +77,30 @@ def compressing(app: Any, minimum_size: int) -> Any:
         minimum_size: bytes from which a body is compressed.
     """
 
+    class Compressed(_Compressed):
+        __slots__ = ()
+        below = minimum_size
+
     def call(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return app(scope, receive, send)
-        return app(scope, receive, _Compressed(scope, send, minimum_size).send)
+        return app(scope, receive, Compressed(scope, send))
 
     return call
 
 
-class _Compressed:
+class _Compressed(Shortcut):
     """One response: its start is kept until the first part of the body tells whether to compress."""
 
-    __slots__ = ("_minimum_size", "_scope", "_send", "_start", "_through")
+    __slots__ = ("_scope", "_start", "_through")
 
-    def __init__(self, scope: Any, send: Any, minimum_size: int) -> None:
+    def __init__(self, scope: Any, send: Any) -> None:
+        self.inner = send
         self._scope = scope
-        self._send = send
-        self._minimum_size = minimum_size
         self._start: Any = None
         self._through: Any = None
 
-    def send(self, message: Any) -> Awaitable[None]:
+    def __call__(self, message: Any) -> Awaitable[None]:
         if self._through is not None:
             return self._through(message)  # type: ignore[no-any-return]  # Starlette's
         if message["type"] == _START and self._start is None:
@@ -87,11 +114,11 @@ class _Compressed:
             start is not None
             and message["type"] == _BODY
             and not message.get("more_body", False)
-            and len(message.get("body", b"")) < self._minimum_size
+            and len(message.get("body", b"")) < self.below
         ):
-            self._through = self._send
-            await self._send(start)
-            await self._send(message)
+            self._through = self.inner
+            await self.inner(start)
+            await self.inner(message)
             return
         through = self._through = self._responder().send_with_compression
         if start is not None:
@@ -102,8 +129,8 @@ class _Compressed:
     def _responder(self) -> IdentityResponder:
         taken = b", ".join(value for name, value in self._scope["headers"] if name == _ACCEPT_ENCODING)
         made = GZipResponder if b"gzip" in taken else IdentityResponder
-        responder = made(_unused, self._minimum_size)
-        responder.send = self._send
+        responder = made(_unused, int(self.below))
+        responder.send = self.inner
         return responder
 
 

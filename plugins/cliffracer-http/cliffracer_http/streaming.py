@@ -19,10 +19,12 @@ from .negotiation import EVENT_STREAM, quality
 from .problems import problem_of
 from .responses import Event, encode_event
 
-__all__ = ["HEARTBEAT_S", "ResponseBroken", "pour"]
+__all__ = ["BREATH", "HEARTBEAT_S", "ResponseBroken", "pour"]
 
 HEARTBEAT_S = 15.0
 """Silence after which an event stream is sent a comment, so that nobody between takes it for dead."""
+BREATH = 32
+"""Items after which a stream that never waits lets others run, and is told where its client has gone."""
 LINES = "application/x-ndjson"
 _BYTES = "application/octet-stream"
 _TEXT = "text/plain; charset=utf-8"
@@ -124,8 +126,12 @@ class _Out:
         try:
             if first is not _NONE:
                 await self._put(first)
+                count = 0
                 async for item in items:
                     await self._put(item)
+                    count += 1
+                    if not count % BREATH:
+                        await asyncio.sleep(0)
         except Exception as error:
             if not self._events:
                 raise ResponseBroken(f"{self._model.where}: the stream failed after it began") from error

@@ -107,6 +107,7 @@ class Watch:
             pass
         if task in self._old:
             self._gone.add(task)
+            task.add_done_callback(self._gone.discard)  # a handler may end with an error of its own
             task.cancel()
 
 

@@ -102,7 +102,7 @@ async def test_internal_headers_are_dropped_when_they_come_from_outside(client: 
 def test_malformed_headers_are_as_none_when_they_come_from_outside() -> None:
     """A traceparent, key or timeout that does not follow its grammar is not given."""
     raw = [(b"traceparent", b"00-xyz"), (b"idempotency-key", b" k"), (b"timeout-ms", b"-5"), (b"timeout-ms", b"soon")]
-    headers, id, timeout_s, content_type, accept = admit(raw)
+    headers, id, timeout_s, content_type, accept, _ = admit(raw)
     assert (headers, timeout_s, content_type, accept) == ({}, None, b"", b"")
     assert len(id) == 32
     assert admit([(b"idempotency-key", b"k" * 256)])[0] == {}

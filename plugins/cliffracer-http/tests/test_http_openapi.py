@@ -51,6 +51,11 @@ from cliffracer_core import (
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
+def routes(document: Any) -> list[str]:
+    """Return the paths of a document, without those of health."""
+    return [path for path in document["paths"] if not path.startswith("/health")]
+
+
 class OutOfStock(ServiceError, code="openapi_out_of_stock", status=409):
     """Nothing is left."""
 
@@ -196,7 +201,8 @@ def test_document_is_valid_when_a_service_uses_everything(document: Any) -> None
 def test_head_of_the_document(document: Any) -> None:
     """Title, version and text are the service's; tags are listed, with the service's text."""
     assert document["info"] == {"title": "users", "version": "1.2.0", "description": "Who is who."}
-    assert document["tags"] == [{"name": "people"}, {"name": "users", "description": "Who is who."}]
+    assert document["tags"][:-1] == [{"name": "people"}, {"name": "users", "description": "Who is who."}]
+    assert document["tags"][-1]["name"] == "health"
     assert document["servers"] == [{"url": "/"}]
 
 
@@ -331,6 +337,70 @@ def test_errors_are_problems_with_their_meaning(document: Any) -> None:
     assert {"title", "status"} <= set(document["components"]["schemas"]["Problem"]["required"])
 
 
+def test_health_pages_are_described(document: Any) -> None:
+    """At the root, whatever the prefix; 503 where one may say no."""
+    found = {path: set(each["get"]["responses"]) for path, each in document["paths"].items() if "health" in path}
+    assert found == {
+        "/health": {"200", "default"},
+        "/health/live": {"200", "default"},
+        "/health/ready": {"200", "503", "default"},
+        "/health/detailed": {"200", "503", "default"},
+    }
+
+
+async def test_health_page_is_left_out_when_a_route_stands_in_its_place() -> None:
+    """A handler's own page is described; one that is only named alike leaves the names of operations unique."""
+
+    class Own(CliffracerService):
+        @get("/health")
+        async def mine(self) -> int:
+            return 1
+
+        @get("/x")
+        async def health_live(self) -> int:
+            return 1
+
+    service: Any = Own()
+    paths = (await service.openapi())["paths"]
+    assert paths["/health"]["get"]["operationId"] == "mine"
+    assert paths["/health/live"]["get"]["operationId"] == "health_live_page"
+
+
+async def test_idempotency_key_is_described_where_it_is_heeded() -> None:
+    """Where a handler may change something; not for streams and uploads, which are not remembered."""
+
+    class Keyed(CliffracerService):
+        @get("/x")
+        async def find(self) -> int:
+            return 1
+
+        @post("/x")
+        async def add(self, n: int) -> int:
+            return n
+
+        @delete("/x")
+        async def remove(self) -> None: ...
+
+        @post("/stream")
+        async def stream(self) -> AsyncIterator[int]:
+            yield 1
+
+        @post("/upload")
+        async def upload(self, file: UploadFile) -> None: ...
+
+    service: Any = Keyed()
+    document = await service.openapi()
+    reference = {"$ref": "#/components/parameters/IdempotencyKey"}
+    having = {
+        f"{method} {path}"
+        for path, methods in document["paths"].items()
+        for method, each in methods.items()
+        if reference in each.get("parameters", ())
+    }
+    assert having == {"post /x", "delete /x"}
+    assert document["components"]["parameters"]["IdempotencyKey"]["name"] == "Idempotency-Key"
+
+
 def test_names_of_operations_are_unique(document: Any) -> None:
     """The handler's name, and more where it has several routes."""
     names = [each["operationId"] for methods in document["paths"].values() for each in methods.values()]
@@ -404,7 +474,7 @@ def test_command_writes_the_document_without_a_broker(folder: Path) -> None:
     with CommandLine("openapi", "app:Users", *options, directory=folder) as process:
         found = process.json()
     validate(found)
-    assert list(found["paths"]) == ["/api/users/{id}"]
+    assert routes(found) == ["/api/users/{id}"]
     assert found["servers"] == [{"url": "https://example.com"}]
 
 
@@ -416,7 +486,10 @@ def test_command_describes_several_services_as_one_in_a_file(folder: Path) -> No
     found = json.loads((folder / "api.json").read_text())
     validate(found)
     assert found["info"]["title"] == "users, orders"
-    assert [next(iter(each.values()))["operationId"] for each in found["paths"].values()] == ["find", "orders.find"]
+    assert [next(iter(each.values()))["operationId"] for each in (found["paths"][path] for path in routes(found))] == [
+        "find",
+        "orders.find",
+    ]
 
 
 @pytest.mark.parametrize(

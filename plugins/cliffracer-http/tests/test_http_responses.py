@@ -27,6 +27,7 @@ from cliffracer_http import (
 )
 from cliffracer_http.negotiation import choose, quality
 from cliffracer_http.responses import encode_event
+from cliffracer_http.streaming import BREATH
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -106,6 +107,23 @@ class Results(CliffracerService):
         finally:
             self.ended.append("count")
 
+    @get("/ticks")
+    async def ticks(self) -> AsyncIterator[str]:
+        """Never wait, and say how often somebody else ran meanwhile."""
+        loop, ticks, going = asyncio.get_running_loop(), 0, True
+
+        def tick() -> None:
+            nonlocal ticks
+            ticks += 1
+            if going:
+                loop.call_soon(tick)
+
+        tick()
+        for _ in range(2000):
+            yield ""
+        going = False
+        yield str(ticks)
+
     @get("/bytes")
     async def bytes(self) -> AsyncIterator[bytes]:
         yield b"a"
@@ -181,6 +199,11 @@ def test_reply_is_refused_when_a_header_would_end_its_line() -> None:
     for headers in ({"x": "a\r\nb: c"}, {"x\r\ny": "a"}, {"x": "a\0"}):
         with pytest.raises(InvalidHeader):
             Reply(1, headers=headers)
+
+
+async def test_others_run_when_a_stream_never_waits(client: httpx.AsyncClient) -> None:
+    """A generator that yields on and on lets others run, and so is told when its client has gone."""
+    assert int((await client.get("/ticks")).text) >= 2000 // BREATH
 
 
 async def test_body_is_left_out_when_the_client_has_the_version(client: httpx.AsyncClient) -> None:

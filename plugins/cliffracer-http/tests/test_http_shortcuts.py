@@ -6,10 +6,13 @@ import gzip
 from typing import Any
 
 import pytest
+from cliffracer_http import Reply, endpoint, get
 from cliffracer_http.shortcuts import compressing, cross_origin
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
+
+from cliffracer_core import CliffracerService
 
 ORIGIN = "https://app.example.com"
 Headers = list[tuple[bytes, bytes]]
@@ -86,3 +89,37 @@ async def test_compressing_answers_as_starlette_does(make: Any, accepted: Header
     """Short, long, already compressed, empty, in parts; of clients that take gzip and that do not."""
     ours, theirs = compressing(make(), 100), GZipMiddleware(make(), minimum_size=100)
     assert plain(await answer(ours, accepted)) == plain(await answer(theirs, accepted))
+
+
+class Texts(CliffracerService):
+    @get("/text/{size}")
+    async def text(self, size: int) -> str:
+        return "x" * size
+
+    @get("/reply/{size}")
+    async def reply(self, size: int) -> Reply:
+        return Reply("x" * size, headers={"Vary": "Accept-Language"})
+
+
+@pytest.mark.parametrize("http", [{"cors": {"origins": [ORIGIN]}, "compression": True}, {"compression": True}, {}])
+@pytest.mark.parametrize("path", ["/text", "/reply"])
+async def test_endpoint_answers_alike_when_it_takes_the_short_way(
+    serve: Any, http: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Around both middlewares or through them: the same headers, below and above the size that is compressed."""
+
+    async def answers() -> list[Any]:
+        client = await serve(Texts, http=http)
+        return [
+            (each.headers.get_list("vary"), each.headers.get("content-encoding"), each.text)
+            for each in [await client.get(f"{path}/{size}", headers={"accept-encoding": "gzip"}) for size in (10, 5000)]
+        ]
+
+    short = await answers()
+    monkeypatch.setattr(endpoint, "Shortcut", type("Nothing", (), {}))
+    assert await answers() == short
+    origin = ["Origin"] if "cors" in http else []
+    own = ["Accept-Language"] if path == "/reply" else []
+    assert set(short[0][0]) == {*origin, *own}
+    assert short[0][1] is None
+    assert short[1][1] == ("gzip" if http else None)

@@ -1,4 +1,4 @@
-"""Web: answers HTTP at once, after a while, part by part, and after a body that takes its time."""
+"""Web: answers HTTP at once, after a while, part by part, after a body that takes its time, and on sockets."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from cliffracer_http import Body, get, post
+from cliffracer_websocket import websocket
 
 from cliffracer_core import CliffracerService
 
@@ -51,6 +52,11 @@ class Web(CliffracerService):
         """Answer once the body is there."""
         with self.ledger.keep("upload", id):
             return f"{id} {len(body)}"
+
+    @websocket("/echo")
+    async def echo(self, message: str) -> str:
+        """Answer each message of a socket."""
+        return message
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.net import SocketHolder  # type: ignore[attr-defined]  # imported there to be imported
 from granian.server.embed import Server
 
+from .framing import framed
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
 from .tls import Certificates, check
@@ -51,6 +52,7 @@ class GranianServer:
         socket_pings=False,
         socket_close=False,
         early_response=False,
+        framing_refused=False,
     )
 
     def __init__(self) -> None:
@@ -67,14 +69,14 @@ class GranianServer:
             Certificates(settings, ["http/1.1"])  # its errors, before Granian panics
         self._settings = settings
         found = self._found = listen(settings)
-        running = self._running
+        running, whole = self._running, framed(app)
 
         async def counted(scope: Any, receive: Any, send: Any) -> None:
             task = asyncio.current_task()
             assert task is not None
             running.add(task)
             try:
-                await app(scope, receive, send)
+                await whole(scope, receive, send)
             finally:
                 running.discard(task)
 

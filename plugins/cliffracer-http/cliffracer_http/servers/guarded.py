@@ -116,6 +116,7 @@ def protocol_class(settings: ServerSettings) -> type[asyncio.Protocol]:
             self._stop_late()
             self.resume_writing()
             super().connection_lost(exc)
+            self._unset_keepalive_if_required()  # uvicorn leaves it after a reset, and it holds the connection
 
         def _stop_clock(self) -> None:
             if self._timer is not None:

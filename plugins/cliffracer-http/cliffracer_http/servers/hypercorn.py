@@ -18,6 +18,7 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
 from .connection import Connection
+from .framing import framed
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
 from .stream import Stream
@@ -54,7 +55,7 @@ class HypercornServer:
             await self._close_certificates()
             raise
         urls = urls_of(found, settings)
-        wrapped = ASGIWrapper(app)
+        wrapped = ASGIWrapper(framed(app))
         config = _config(settings, self._context)
 
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 
 from cliffracer_core.testing import eventually
 from cliffracer_http.limits import BodyLimits
@@ -124,6 +125,22 @@ class PatienceContract(ServerSuite):
                 await raw.send(request)
                 await eventually(lambda: self.probe.began["/gone"] == 1)
             await eventually(lambda: self.probe.ended["/gone"] == 1)
+
+    async def test_a_connection_that_was_reset_is_forgotten(self) -> None:
+        """Nothing of an idle or busy connection is kept once its client has reset it, however long idle ones may be."""
+        _, url = await self.serve(keep_alive_s=600)
+        async with Raw(url) as idle, Raw(url) as busy:
+            await idle.send(GET % b"/idle")
+            await idle.response()
+            await busy.send(GET % b"/gone")
+            await eventually(lambda: self.probe.began["/gone"] == 1)
+            idle.reset()
+            busy.reset()
+            await eventually(self._holds_nothing)
+
+    def _holds_nothing(self) -> bool:
+        gc.collect()
+        return not self.probe.held
 
     async def test_a_client_that_reads_nothing_is_cut_off(self) -> None:
         """What a client does not read is not kept: the application waits, then the connection is cut."""

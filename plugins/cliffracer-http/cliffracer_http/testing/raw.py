@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from types import TracebackType
 
 import msgspec
@@ -45,6 +47,12 @@ class Raw:
                 raise ConnectionError("the server has closed the connection")
             self.writer.write(part)
             await self.writer.drain()
+
+    def reset(self) -> None:
+        """End the connection with a TCP reset."""
+        found = self.writer.get_extra_info("socket")
+        found.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
     async def response(self, timeout_s: float = TIMEOUT_S) -> RawResponse:
         """Read one response.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import weakref
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -20,6 +21,10 @@ __all__ = ["GET", "Probe", "ServerSuite"]
 GET = b"GET %s HTTP/1.1\r\nhost: test\r\n\r\n"
 
 
+class Mark:
+    """Lives as long as the scope of a request."""
+
+
 class Probe:
     """An ASGI application; it counts what begins, ends and is cancelled, by path."""
 
@@ -27,14 +32,20 @@ class Probe:
         self.began: Counter[str] = Counter()
         self.ended: Counter[str] = Counter()
         self.cancelled: Counter[str] = Counter()
+        self.sizes: list[int] = []
+        """Of bodies that came whole, to `/size`."""
         self.go = asyncio.Event()
         """What `/wait` and `/stream` wait for."""
+        self.held: weakref.WeakSet[Mark] = weakref.WeakSet()
+        """One for each request that something still refers to."""
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Serve as ASGI 3."""
         if scope["type"] == "lifespan":
             raise RuntimeError("a server of ours asks for no lifespan")
         path: str = scope["path"]
+        scope["probe"] = mark = Mark()
+        self.held.add(mark)
         self.began[path] += 1
         page: Callable[[Any, Any, Any], Awaitable[None]] = getattr(self, "on_" + path.strip("/"), self.on_)
         try:
@@ -67,6 +78,7 @@ class Probe:
                 return
             size += len(message.get("body", b""))
             more = message.get("more_body", False)
+        self.sizes.append(size)
         await answer(send, b"%d" % size)
 
     async def on_echo(self, scope: Any, receive: Any, send: Any) -> None:
