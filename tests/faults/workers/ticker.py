@@ -60,7 +60,7 @@ class Ticker(CliffracerService):
     @rpc
     async def where(self) -> str:
         """Return its address."""
-        return self.http.url
+        return str(self.http.url)
 
     @rpc
     async def tick(self, first: int, count: int, pause_s: float, size: int) -> None:
