@@ -75,7 +75,7 @@ class Outbox:
         self.abort: Callable[[], None] | None = None
         """Ends the connection without a word; called where not even a close frame gets through."""
         self.write: Write | None = None
-        """Takes whole frames, where the server does: for a broadcast far less work than its `send`."""
+        """Takes whole frames, where the server does: far less work than its `send`."""
         self.closed = False
         """Nothing is sent any more: the socket was closed from here, or a send failed."""
         self.dropped = 0
@@ -100,6 +100,8 @@ class Outbox:
             return
         if self._task is not None:
             self._enqueue(event, group, key)
+            return
+        if self.write is not None and (text := event.get("text")) is not None and self.write(text_frame(text.encode())):
             return
         step = self._send(event)
         try:
@@ -220,9 +222,9 @@ class _Round:
 def push_all(outboxes: Iterable[Outbox], event: Event, group: str = "", key: object = None) -> None:
     """Push one event to many, as `Outbox.push` does to one.
 
-    Sockets that take frames get one that is made once. For the rest, one coroutine sends to all, so that each send costs a plain await. Where one has to wait, the coroutine
-    is handed to that client's task, which finishes this send; another one goes on with the rest, so that the
-    first finds none left.
+    Sockets that take frames get one that is made once. For the rest, one coroutine sends to all, so that each send
+    costs a plain await. Where one has to wait, the coroutine is handed to that client's task, which finishes this
+    send; another one goes on with the rest, so that the first finds none left.
     """
     rest = iter(_not_written(outboxes, event))
     while True:

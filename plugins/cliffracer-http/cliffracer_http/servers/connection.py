@@ -13,6 +13,7 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from .hypercorn_sockets import SocketApp
 from .inbox import Group
 from .interface import LINGER_BYTES, LINGER_S, ServerSettings
 
@@ -67,8 +68,9 @@ class Connection:
         server = parse_socket_addr(sock.family, sock.getsockname())
         alpn = "http/1.1" if tls is None else tls.selected_alpn_protocol()
         state = ConnectionState({})
+        app = SocketApp(self._app, self._settings.sockets, self._writer.transport)
         return ProtocolWrapper(
-            self._app, self._config, self._context, group, state, tls is not None, client, server, self._send, alpn
+            app, self._config, self._context, group, state, tls is not None, client, server, self._send, alpn
         )
 
     async def _read(self, protocol: ProtocolWrapper) -> None:

@@ -31,7 +31,7 @@ logger = logging.getLogger("cliffracer.http")
 class HypercornServer:
     """Serve with Hypercorn; see `AsgiServer`."""
 
-    capabilities = ServerCapabilities(http2=True, tls_reload=True, socket_pings=False, socket_compression_off=False)
+    capabilities = ServerCapabilities(http2=True, tls_reload=True)
 
     def __init__(self) -> None:
         self._settings = ServerSettings()

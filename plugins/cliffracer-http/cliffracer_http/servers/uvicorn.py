@@ -10,9 +10,9 @@ import uvicorn
 
 from .guarded import protocol_class
 from .interface import Asgi, ServerCapabilities, ServerSettings
-from .socketed import Socketed
 from .sockets import listen, settle, unlink, urls_of
 from .tls import Certificates, check
+from .uvicorn_sockets import Socketed
 
 __all__ = ["UvicornServer"]
 
