@@ -69,7 +69,7 @@ class Endpoint:
             await session(websocket)
             await websocket.end(NORMAL)
         except WebSocketDisconnect:
-            pass
+            await websocket.end()  # a close frame of ours may still be on its way
         except CliffracerError as error:
             await _end(websocket, error)
         except asyncio.CancelledError:
