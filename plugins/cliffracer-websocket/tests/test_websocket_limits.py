@@ -73,12 +73,11 @@ class Raw:
 
     async def close_code(self) -> tuple[int, str]:
         """Read until the close frame and return its code and reason."""
-        while True:
-            opcode, payload = await self.receive()
-            if opcode == CLOSE and not payload:
-                return NO_CODE, ""
-            if opcode == CLOSE:
-                return struct.unpack("!H", payload[:2])[0], payload[2:].decode()
+        async with asyncio.timeout(10):
+            while (found := await self.receive())[0] != CLOSE:
+                pass
+        payload = found[1]
+        return (struct.unpack("!H", payload[:2])[0], payload[2:].decode()) if payload else (NO_CODE, "")
 
     async def rest(self) -> bytes:
         """Return what comes until the server closes the connection."""
