@@ -261,14 +261,16 @@ class ChannelClient:
 
     async def _rpc(self, request: RpcRequest) -> Result:
         try:
-            result = await self._processor.incoming.call(request.method, self._here().id, bytes(request.data))
+            result = await self._processor.incoming.call(
+                request.method, self._here().id, bytes(request.data), self._caller
+            )
         except NotFoundError as error:
             raise Failure(104, "method not found") from error
         return {"data": msgspec.Raw(encode_data(result))}
 
     async def _send(self, request: SendRequest) -> Result | None:
         try:
-            await self._processor.incoming.handle(self._here().id, bytes(request.data))
+            await self._processor.incoming.handle(self._here().id, bytes(request.data), self._caller)
         except CliffracerError as error:
             logger.debug("a message of a client of %r was not handled: %s", self._sockets.service, error)
         return None

@@ -105,7 +105,7 @@ class RealTimeStreamProcessor:
     def bind(self, service: ServiceInfo, name: str) -> Self:
         """Return a copy for one service instance, with that service's settings."""
         bound = copy.copy(self)
-        bound.incoming = copy.deepcopy(self.incoming)
+        bound.incoming = self.incoming.copy()
         bound._configure(settings_of(service), name)
         return bound
 
@@ -321,8 +321,9 @@ class RealTimeStreamProcessor:
     def register_processor(self, type: str, handler: Callable[..., Any]) -> None:
         """Handle clients' messages whose `type` is this; what `handler` returns is sent back, unless it is None.
 
-        The message is decoded into the type its parameter is annotated with; `client_id` is given where
-        the handler has a parameter of that name. It may be plain or async.
+        The message is decoded into the type its first parameter is annotated with; `client_id` is given where
+        the handler has a parameter of that name. In a service it is a handler as others are: the same middleware,
+        deadline and limit, injected parameters, a thread where it is not async. One registered before is replaced.
 
         Raises:
             ConfigurationError: the handler takes something else.

@@ -83,7 +83,8 @@ class Sockets:
         transport = self._wiring.transports[self.settings.transport]
         self._check_handlers()
         async with contextlib.AsyncExitStack() as stack:
-            for processor in self.processors.values():
+            for name, processor in self.processors.items():
+                processor.incoming.serve(name, self._wiring.adopt)
                 await processor.open()
                 stack.push_async_callback(processor.close)
                 await processor.attach(self.service, transport)
