@@ -20,8 +20,9 @@ from .codes import GOING_AWAY
 from .endpoint import Endpoint, Session, per_message, per_socket
 from .marks import CHANNELS, HOOKS, OWNER, SOCKET, SocketOptions, path_names
 from .ownport import OwnPort
-from .processor import RealTimeStreamProcessor, settings_of
+from .processor import RealTimeStreamProcessor
 from .publication import PLAIN
+from .settings import settings_of
 from .socket import WebSocket
 
 __all__ = ["Sockets"]
