@@ -22,6 +22,8 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     """Of each kind, over each transport."""
     sockets: int
     """That are open, half of them at each replica."""
+    stops: int
+    """SIGTERMs to a replica with sockets."""
     listeners: int
     """Sockets of which one in twenty does not read."""
     ticks: int
@@ -44,6 +46,7 @@ FORMS = {
         cluster_events=1_000,
         cancellations=10,
         sockets=10,
+        stops=1,
         listeners=100,
         ticks=20,
         tick_s=0.01,
@@ -58,6 +61,7 @@ FORMS = {
         cluster_events=10_000,
         cancellations=200,
         sockets=100,
+        stops=20,
         listeners=1_000,
         ticks=100,
         tick_s=0.05,

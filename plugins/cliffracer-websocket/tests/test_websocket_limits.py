@@ -12,6 +12,7 @@ import pytest
 from cliffracer_http.servers.choice import make_server
 from cliffracer_http.servers.interface import ServerCapabilities
 from cliffracer_websocket import WebSocket, websocket
+from starlette.websockets import WebSocketDisconnect
 
 from cliffracer_core import CliffracerService, ServiceConfig
 from cliffracer_core.testing import eventually
@@ -32,9 +33,9 @@ class Raw:
         self.opened.append(self)
 
     @classmethod
-    async def connect(cls, url: str, path: str, **headers: str) -> Raw:
+    async def connect(cls, url: str, path: str, *, address: str = "127.0.0.1", **headers: str) -> Raw:
         host, _, port = url.removeprefix("http://").partition(":")
-        reader, writer = await asyncio.open_connection(host, int(port))
+        reader, writer = await asyncio.open_connection(host, int(port), local_addr=(address, 0))
         lines = {
             "Host": f"{host}:{port}", "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
             "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(), **headers,
@@ -95,6 +96,7 @@ class Raw:
 
 class Echo(CliffracerService):
     name = "echo"
+    closed: asyncio.Future[int]
 
     @websocket("/echo")
     async def echo(self, message: Any) -> Any:
@@ -102,8 +104,13 @@ class Echo(CliffracerService):
 
     @websocket("/listen")
     async def listen(self, websocket: WebSocket) -> None:
-        while True:
-            await websocket.receive_text()
+        try:
+            while True:
+                await websocket.receive_text()
+        except WebSocketDisconnect as gone:
+            if not self.closed.done():
+                self.closed.set_result(gone.code)
+            raise
 
 
 def can(server: str) -> ServerCapabilities:
@@ -118,6 +125,7 @@ def codes(server: str, code: int) -> set[int]:
 @contextlib.asynccontextmanager
 async def serving(server: str, **settings: Any) -> AsyncIterator[Any]:
     async with Echo(ServiceConfig("echo", http={"port": 0, "server": server}, websocket=settings)) as service:
+        service.closed = asyncio.get_running_loop().create_future()
         yield service
 
 
@@ -189,6 +197,16 @@ async def test_message_is_refused_as_it_comes_when_it_is_too_long(server: str) -
         await client.aclose()
 
 
+async def test_handler_learns_with_which_code_its_client_closed(server: str) -> None:
+    """The code of the client's close frame, which is answered with the same one."""
+    async with serving(server) as service:
+        client = await Raw.connect(service.http.url, "/listen")
+        client.send(CLOSE, struct.pack("!H", 4002) + b"bored")
+        assert (await client.close_code())[0] == 4002
+        assert await asyncio.wait_for(service.closed, 5) == 4002
+        await client.aclose()
+
+
 async def test_message_is_put_together_when_it_comes_in_fragments(server: str) -> None:
     """Fragments make one message, with control frames between them."""
     async with serving(server) as service:
@@ -255,6 +273,24 @@ async def test_connection_is_refused_when_there_are_too_many(server: str) -> Non
             await eventually(admitted)
             for client in (*open_ones, refused):
                 await client.aclose()
+
+
+async def test_others_are_served_when_one_address_floods() -> None:
+    """Of many handshakes at once exactly as many get in as one address may have; other addresses do not feel it."""
+    async with serving("uvicorn", max_connections_per_address=20, max_connections=30) as service:
+
+        async def flood(address: str) -> list[int]:
+            opening = (Raw.connect(service.http.url, "/listen", address=address) for _ in range(100))
+            return sorted(each.status for each in await asyncio.gather(*opening))
+
+        assert await flood("127.0.0.2") == [101] * 20 + [429] * 80
+        await still_serves(service)
+        assert await flood("127.0.0.3") == [101] * 10 + [503] * 90, "in all there may be 30"
+        sockets = _sockets(service)
+        for client in Raw.opened:
+            await client.aclose()
+        await eventually(lambda: sockets.admission.total == 0)
+        await still_serves(service)
 
 
 @pytest.mark.parametrize(
