@@ -6,7 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
-from cliffracer_http.servers.frames import Frames, text_frame, writer
+from cliffracer_http.servers.frames import Frames, Turn, text_frame, writer
 from cliffracer_websocket import WebSocket, websocket
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -102,15 +102,21 @@ def test_frame_is_what_a_library_makes_when_it_has_any_length(size: int) -> None
 class Transport(asyncio.WriteTransport):
     def __init__(self) -> None:
         self.written: list[bytes] = []
+        self.aborted = False
+
+    def is_closing(self) -> bool:
+        return self.aborted
 
     def write(self, data: Any) -> None:
+        if self.aborted:
+            raise RuntimeError("the handler is closed")
         self.written.append(data)
 
 
 async def test_frames_are_written_at_once_when_they_are_of_one_turn() -> None:
     """One write for many frames; those held when the socket closes are not sent, and none is taken after that."""
     transport, state = Transport(), {"open": True, "read": True}
-    frames = Frames(transport, lambda: state["open"], lambda: state["read"])
+    frames = Frames(Turn(), transport, lambda: state["open"], lambda: state["read"])
     assert [frames.write(b"a"), frames.write(b"b")] == [True, True]
     assert transport.written == []
     await asyncio.sleep(0)
@@ -130,12 +136,22 @@ async def test_frames_are_written_at_once_when_they_are_of_one_turn() -> None:
     assert not frames.write(b"g")
 
 
+async def test_others_get_their_frames_when_one_connection_is_aborted() -> None:
+    """A connection that is gone in the middle of a turn takes nobody else's frames with it."""
+    turn, transports = Turn(), [Transport(), Transport(), Transport()]
+    for each in transports:
+        assert Frames(turn, each, lambda: True, lambda: True).write(b"a")
+    transports[1].aborted = True
+    await asyncio.sleep(0)
+    assert [each.written for each in transports] == [[b"a"], [], [b"a"]]
+
+
 def test_nothing_is_offered_when_a_server_has_no_frames() -> None:
     """A scope without the extension, or whose `send` is another's, takes no frames."""
     scope: dict[str, Any] = {"extensions": {}}
     assert writer({}, print) is None
     assert writer(scope, print) is None
-    frames = Frames(Transport(), lambda: True, lambda: True)
+    frames = Frames(Turn(), Transport(), lambda: True, lambda: True)
     frames.offer(scope, print)
     assert writer(scope, repr) is None
     assert writer(scope, print) == frames.write

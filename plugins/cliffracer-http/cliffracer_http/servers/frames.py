@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["Frames", "Write", "text_frame", "writer"]
+__all__ = ["Frames", "Turn", "Write", "text_frame", "writer"]
 
 _NAME = "cliffracer.frames"
 _HELD_BYTES = 64 * 1024
@@ -20,22 +20,44 @@ Write = Callable[[bytes], bool]
 """Take a whole frame; False, and it is not sent, where the socket is not open or its client is behind."""
 
 
+class Turn:
+    """Sockets of one server that hold frames until this turn of the event loop ends."""
+
+    __slots__ = ("_holding",)
+
+    def __init__(self) -> None:
+        self._holding: list[Frames] = []
+
+    def add(self, frames: Frames) -> None:
+        """Have a socket's frames written at the end of this turn."""
+        if not self._holding:
+            asyncio.get_running_loop().call_soon(self._end)
+        self._holding.append(frames)
+
+    def _end(self) -> None:
+        holding, self._holding = self._holding, []
+        for each in holding:
+            each.flush()
+
+
 class Frames:
     """Frames for one socket; those of one turn of the event loop are written at once.
 
     What else is written to the socket after them must `flush` first.
 
     Args:
+        turn: the server's.
         transport: the socket's.
         is_open: tells whether frames may be written: the socket is accepted, and neither side has closed it.
         is_read: tells whether its client reads what is written.
     """
 
-    __slots__ = ("_bytes", "_held", "_is_open", "_is_read", "_transport")
+    __slots__ = ("_bytes", "_held", "_is_open", "_is_read", "_transport", "_turn")
 
     def __init__(
-        self, transport: asyncio.WriteTransport, is_open: Callable[[], bool], is_read: Callable[[], bool]
+        self, turn: Turn, transport: asyncio.WriteTransport, is_open: Callable[[], bool], is_read: Callable[[], bool]
     ) -> None:
+        self._turn = turn
         self._transport = transport
         self._is_open = is_open
         self._is_read = is_read
@@ -51,9 +73,10 @@ class Frames:
         if not self._is_open() or not self._is_read():
             return False
         if self._held is None:
-            self._held = []
-            asyncio.get_running_loop().call_soon(self.flush)
-        self._held.append(frame)
+            self._held = [frame]
+            self._turn.add(self)
+        else:
+            self._held.append(frame)
         self._bytes += len(frame)
         if self._bytes > _HELD_BYTES:
             self.flush()
@@ -61,9 +84,12 @@ class Frames:
 
     def flush(self) -> None:
         """Write what is held; nothing where the socket has begun to close meanwhile."""
-        held, self._held, self._bytes = self._held, None, 0
-        if held and self._is_open():
-            self._transport.write(b"".join(held))
+        held = self._held
+        if held is None:
+            return
+        self._held, self._bytes = None, 0
+        if self._is_open() and not self._transport.is_closing():  # uvloop's raise where they were aborted
+            self._transport.write(held[0] if len(held) == 1 else b"".join(held))
 
 
 def writer(scope: Mapping[str, Any], send: Any) -> Write | None:

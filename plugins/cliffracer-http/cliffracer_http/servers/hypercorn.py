@@ -18,6 +18,7 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
 from .connection import Connection
+from .frames import Turn
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
 from .stream import Stream
@@ -54,11 +55,11 @@ class HypercornServer:
             await self._close_certificates()
             raise
         urls = urls_of(found, settings)
-        wrapped = ASGIWrapper(app)
+        wrapped, turn = ASGIWrapper(app), Turn()
         config = _config(settings, self._context)
 
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connection = Connection(wrapped, config, settings, self._context, reader, writer)
+            connection = Connection(wrapped, config, settings, self._context, turn, reader, writer)
             task = loop.create_task(connection.run())
             self._connections[task] = connection
             task.add_done_callback(self._forget)

@@ -15,7 +15,7 @@ from wsproto.events import CloseConnection, Message, Ping
 
 from cliffracer_core.interfaces import SocketLimits
 
-from .frames import Frames
+from .frames import Frames, Turn
 
 __all__ = ["SocketApp"]
 
@@ -29,12 +29,14 @@ class SocketApp:
     Args:
         app: what serves.
         limits: of websockets.
+        turn: the server's.
         transport: the connection's.
     """
 
-    def __init__(self, app: AppWrapper, limits: SocketLimits, transport: asyncio.WriteTransport) -> None:
+    def __init__(self, app: AppWrapper, limits: SocketLimits, turn: Turn, transport: asyncio.WriteTransport) -> None:
         self._app = app
         self._limits = limits
+        self._turn = turn
         self._transport = transport
 
     def __call__(
@@ -51,7 +53,7 @@ class SocketApp:
         if not self._limits.compression:
             stream.handshake.extensions = None  # as if the client had offered none
             if isinstance(getattr(stream.send, "__self__", None), H11Protocol):
-                frames = Frames(self._transport, lambda: stream.is_open, self._is_read)
+                frames = Frames(self._turn, self._transport, lambda: stream.is_open, self._is_read)
 
         async def flushed(message: Any) -> None:
             frames.flush()  # type: ignore[union-attr]  # used only where there are some
