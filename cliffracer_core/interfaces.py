@@ -371,6 +371,10 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """The whole of a stop."""
     attributes: Mapping[str, object] = {}
     """What plugins made as attributes of this service, as far as the program has used them."""
+    adopt: Callable[[str, Callable[..., Any]], tuple[Entry, Signature]]
+    """Compile a function that a program hands over while the service runs, under a name, as handlers are: the same
+    chain, limit and injected parameters; marks on it count. One adopted before under this name is let go.
+    Raises ConfigurationError."""
 
 
 Lifespan = Callable[[Wiring], AbstractAsyncContextManager[object]]

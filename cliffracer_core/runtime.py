@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import inspect
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from .assembly import load_plugins, make_stores, make_transports, once, opened, resolve_settings, service_info
 from .blueprint import Blueprint
@@ -20,10 +22,11 @@ from .config import Settings
 from .declare import check_capabilities, check_declarations, gather
 from .dispatch import compile_handler
 from .errors import CliffracerError, ConfigurationError, StartupError, describe
-from .handlers import Declaration
+from .handlers import Declaration, marks_of
 from .injection import Builder
 from .interfaces import (
     Check,
+    Entry,
     EntryPoint,
     HttpServer,
     Middleware,
@@ -58,6 +61,7 @@ class Runtime:
         self.blueprint = blueprint
         self.ready = False
         self.handlers: dict[str, Handler] = {}
+        self._adopted: dict[str, Handler] = {}
         self.transports: dict[str, Transport] = {}
         self.stores: dict[str, Store] = {}
         given = blueprint.plugins
@@ -160,15 +164,7 @@ class Runtime:
         self.wiring = Wiring(
             service=self.info,
             declarations=[handler.declaration for handler in self.handlers.values()],
-            signatures={
-                name: Signature(
-                    handler.arguments.schema_type,
-                    handler.arguments.returns,
-                    handler.streams,
-                    handler.arguments.injected,
-                )
-                for name, handler in self.handlers.items()
-            },
+            signatures={name: _signature(handler) for name, handler in self.handlers.items()},
             transports=self.transports,
             stores=self.stores,
             ready=lambda: self.ready,
@@ -177,6 +173,7 @@ class Runtime:
             timeout_s=self.settings.kernel.timeout,
             grace_s=self._grace_s,
             attributes=self.blueprint.attributes,
+            adopt=self._adopt,
         )
 
     def _ask_once(self) -> None:
@@ -202,8 +199,20 @@ class Runtime:
             concurrency=self.settings.kernel.concurrency,
         )  # fmt: skip
 
+    def _adopt(self, name: str, function: Callable[..., Any]) -> tuple[Entry, Signature]:
+        declaration = Declaration(self.info.name, name, function, marks_of(function), inspect.getdoc(function) or "")
+        check_declarations([declaration], self.plugins)
+        handler = self._compile(declaration)
+        old = self._adopted.get(name)
+        if old is not None:
+            old.close()
+            if old.gate.idle:
+                self.scope.gates.remove(old.gate)
+        self._adopted[name] = handler
+        return handler, _signature(handler)
+
     async def _end_settings(self) -> None:
-        for handler in self.handlers.values():
+        for handler in (*self.handlers.values(), *self._adopted.values()):
             handler.close()
 
     async def health(self) -> dict[str, Mapping[str, object]]:
@@ -334,3 +343,8 @@ class Runtime:
 
     def _log(self, text: str, error: BaseException) -> None:
         logger.error("service %r: %s: %s", self.blueprint.config.name, text, describe(error))
+
+
+def _signature(handler: Handler) -> Signature:
+    arguments = handler.arguments
+    return Signature(arguments.schema_type, arguments.returns, handler.streams, arguments.injected)

@@ -13,7 +13,7 @@ from benchmarks.contestants.sockets import BARE, CLIFFRACER, OPENING, PATHS, SOC
 from benchmarks.worker import Station, private_bytes
 
 SOCKETS = 200
-IDLE, FULL_IDLE = 2_000, 5_000
+IDLE = 5_000
 BURST = 20
 """Broadcasts between two turns of the loop; a server may write what it has for a socket at once."""
 BYTES = 100
@@ -84,7 +84,6 @@ async def _until_last(reader: asyncio.StreamReader) -> int:
 
 def sample(bench: Bench, contestant: str) -> dict[str, float]:
     """Deliveries a second, counted until the last client has the last message; each client has each message."""
-    idle = FULL_IDLE if bench.full else IDLE
     env = {"CLIFFRACER_PLUGINS": "http,websocket"}
     with bench.worker("measures.sockets:serve", contestant, env=env) as server:
         port = server.hear()["port"]
@@ -105,14 +104,14 @@ def sample(bench: Bench, contestant: str) -> dict[str, float]:
         port = server.hear()["port"]
         server.say("memory")
         before = server.hear()["private"]
-        with bench.worker("measures.sockets:listen", contestant, port=port, sockets=idle) as clients:
+        with bench.worker("measures.sockets:listen", contestant, port=port, sockets=IDLE) as clients:
             clients.hear(120)
             server.say("memory")
             after = server.hear()
-            if after["sockets"] != idle:
-                raise ValueError(f"{after['sockets']} of {idle} sockets are open")
+            if after["sockets"] != IDLE:
+                raise ValueError(f"{after['sockets']} of {IDLE} sockets are open")
             clients.say("end")
-    return {"broadcast": deliveries, **found, "idle_socket": (after["private"] - before) / idle / 1000}
+    return {"broadcast": deliveries, **found, "idle_socket": (after["private"] - before) / IDLE / 1000}
 
 
 def _files() -> None:

@@ -22,6 +22,16 @@ class Form(msgspec.Struct, frozen=True, kw_only=True):
     """Of each kind, over each transport."""
     sockets: int
     """That are open, half of them at each replica."""
+    stops: int
+    """SIGTERMs to a replica with sockets."""
+    listeners: int
+    """Sockets of which one in twenty does not read."""
+    ticks: int
+    """Messages to each of them over which a percentile is taken."""
+    tick_s: float
+    """From one of these messages to the next."""
+    bounds: bool
+    """Whether the percentile is held against its bound; on a few sockets and messages it says nothing."""
     upload_mib: int
     """Of a file that is sent over HTTP."""
     slow_clients: int
@@ -40,6 +50,11 @@ FORMS = {
         cluster_events=1_000,
         cancellations=10,
         sockets=10,
+        stops=1,
+        listeners=100,
+        ticks=20,
+        tick_s=0.01,
+        bounds=False,
         upload_mib=64,
         slow_clients=50,
         bad_rounds=3,
@@ -52,6 +67,11 @@ FORMS = {
         cluster_events=10_000,
         cancellations=200,
         sockets=100,
+        stops=20,
+        listeners=1_000,
+        ticks=100,
+        tick_s=0.05,
+        bounds=True,
         upload_mib=1_024,
         slow_clients=100,
         bad_rounds=100,

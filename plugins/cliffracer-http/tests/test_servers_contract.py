@@ -1,14 +1,10 @@
 from __future__ import annotations
 
-import asyncio
 import subprocess
 from pathlib import Path
-from typing import Any
 
-import httpx
 import pytest
-import uvloop
-from cliffracer_http.servers import FASTEST_FIRST, AsgiServer, ServerSettings, choice, make_server
+from cliffracer_http.servers import FASTEST_FIRST, AsgiServer, choice, make_server
 from cliffracer_http.testing import HttpServerContract
 
 from cliffracer_core.errors import ConfigurationError
@@ -66,24 +62,3 @@ def test_a_server_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPat
         make_server("granian")
     with pytest.raises(ConfigurationError, match="hypercorn, uvicorn, granian or auto"):
         make_server("gunicorn")
-
-
-@pytest.mark.parametrize("name", FASTEST_FIRST)
-def test_serves_on_uvloop(name: str) -> None:
-    """The loop that `cliffracer run` takes where it is installed does as well, through start, requests and stop."""
-
-    async def app(scope: Any, receive: Any, send: Any) -> None:
-        message = await receive()
-        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
-        await send({"type": "http.response.body", "body": message["body"][:5] or b"empty"})
-
-    async def main() -> None:
-        server = make_server(name)
-        [url] = await server.start(app, ServerSettings())
-        async with httpx.AsyncClient(base_url=url) as client:
-            assert (await client.get("/")).text == "empty"
-            assert (await client.post("/", content=b"hello")).status_code == 200
-            await server.stop(5)
-
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(main())

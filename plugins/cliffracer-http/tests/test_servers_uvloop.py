@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import pytest
 from cliffracer_http.servers import ServerSettings, make_server
+from cliffracer_http.servers.choice import FASTEST_FIRST
 
 uvloop = pytest.importorskip("uvloop")
 
@@ -18,7 +19,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"ok"})
 
 
-@pytest.mark.parametrize("name", ["hypercorn", "uvicorn"])
+@pytest.mark.parametrize("name", FASTEST_FIRST)
 def test_server_answers_when_the_loop_is_uvloop(name: str) -> None:
     """More than one request on a connection, and then an end."""
 

@@ -6,9 +6,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from .faces import Broadcast
     from .marks import channels, websocket
     from .outbox import Policy
-    from .processor import Broadcast, RealTimeStreamProcessor
+    from .processor import RealTimeStreamProcessor
     from .publication import Position, Publication
     from .settings import WebSocketSettings
     from .socket import WebSocket
@@ -20,7 +21,7 @@ __all__ = [
 ]  # fmt: skip
 
 _MODULES = {
-    "Broadcast": "processor",
+    "Broadcast": "faces",
     "Policy": "outbox",
     "Position": "publication",
     "Publication": "publication",

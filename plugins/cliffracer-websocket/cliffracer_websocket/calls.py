@@ -130,7 +130,7 @@ class Caller:
         self.headers, self._correlation_id, *_ = admit(websocket.scope["headers"])
 
     def _context(self, entry: Entry, arguments: dict[str, object]) -> MessageContext:
-        service, _, handler = entry.name.rpartition(".")
+        service, _, handler = entry.name.partition(".")
         return MessageContext(
             kind=KIND, service=service, handler=handler, subject=self._path, pattern=self._path, headers=self.headers,
             correlation_id=self._correlation_id, arguments=arguments, state=dict(self._state),

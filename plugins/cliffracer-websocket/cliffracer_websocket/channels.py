@@ -14,13 +14,12 @@ from cliffracer_core.interfaces import Entry
 from cliffracer_core.messages import AUTHORIZATION, JSON
 
 from .calls import Arguments
+from .heartbeat import Heartbeat
 from .outbox import Event
 from .protocol import (
     BAD_REQUEST,
     CENTRIFUGE,
     INSUFFICIENT_STATE,
-    NO_PONG,
-    PING,
     REJECT_UNRECOVERED,
     STALE,
     ChannelRequest,
@@ -95,7 +94,7 @@ class ChannelClient:
         self._fixed = arguments.from_path(websocket.scope.get("path_params") or {})
         self._caller = sockets.caller(websocket, path)
         self._member: Member | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._heartbeat = Heartbeat(websocket.outbox, sockets.settings)
         self._commands = {
             "subscribe": self._subscribe, "unsubscribe": self._unsubscribe, "publish": self._publish,
             "presence": self._presence, "presence_stats": self._presence_stats, "history": self._history,
@@ -118,8 +117,7 @@ class ChannelClient:
 
     def stop(self) -> None:
         """Forget the client."""
-        if self._timer is not None:
-            self._timer.cancel()
+        self._heartbeat.stop()
         if self._lost in self._processor.on_lost:
             self._processor.on_lost.remove(self._lost)
 
@@ -132,7 +130,7 @@ class ChannelClient:
             return False
         request = command.request()
         if request is None:
-            self._pong()
+            self._heartbeat.heard()
             return True
         name, content = request
         if self._member is None:
@@ -171,24 +169,9 @@ class ChannelClient:
             self._caller.headers[AUTHORIZATION] = f"Bearer {request.token}"
         self._member = self._processor.admit(self._websocket.id, self._outbox, CENTRIFUGE)
         self._processor.on_lost.append(self._lost)
-        interval_s = max(1, round(self._sockets.settings.ping_interval_s))
-        self._timer = asyncio.get_running_loop().call_later(interval_s, self._ping, interval_s)
-        version = self._sockets.version
+        self._heartbeat.start()
+        version, interval_s = self._sockets.version, self._heartbeat.interval_s
         return {"client": self._websocket.id, "version": f"cliffracer {version}", "ping": interval_s, "pong": True}
-
-    def _ping(self, interval_s: float) -> None:
-        self._outbox.push(PING)
-        timeout_s = self._sockets.settings.ping_timeout_s
-        self._timer = asyncio.get_running_loop().call_later(timeout_s, self._no_pong)
-
-    def _pong(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            interval_s = max(1, round(self._sockets.settings.ping_interval_s))
-            self._timer = asyncio.get_running_loop().call_later(interval_s, self._ping, interval_s)
-
-    def _no_pong(self) -> None:
-        self._outbox.close(NO_PONG, "no pong")
 
     # --- channels -----------------------------------------------------------------------------------
 
@@ -261,14 +244,16 @@ class ChannelClient:
 
     async def _rpc(self, request: RpcRequest) -> Result:
         try:
-            result = await self._processor.incoming.call(request.method, self._here().id, bytes(request.data))
+            result = await self._processor.incoming.call(
+                request.method, self._here().id, bytes(request.data), self._caller
+            )
         except NotFoundError as error:
             raise Failure(104, "method not found") from error
         return {"data": msgspec.Raw(encode_data(result))}
 
     async def _send(self, request: SendRequest) -> Result | None:
         try:
-            await self._processor.incoming.handle(self._here().id, bytes(request.data))
+            await self._processor.incoming.handle(self._here().id, bytes(request.data), self._caller)
         except CliffracerError as error:
             logger.debug("a message of a client of %r was not handled: %s", self._sockets.service, error)
         return None

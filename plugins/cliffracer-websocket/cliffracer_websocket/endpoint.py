@@ -69,7 +69,7 @@ class Endpoint:
             await session(websocket)
             await websocket.end(NORMAL)
         except WebSocketDisconnect:
-            pass
+            await websocket.end()  # a close frame of ours may still be on its way
         except CliffracerError as error:
             await _end(websocket, error)
         except asyncio.CancelledError:
@@ -103,7 +103,7 @@ def per_socket(sockets: Sockets, entry: Entry, path: str, arguments: Arguments) 
             values["websocket"] = websocket
         await sockets.caller(websocket, path).attend(entry, values)
         if websocket.joined and websocket.open:
-            await _keep(sockets, websocket)
+            await _keep(sockets, websocket, path)
 
     return session
 
@@ -119,7 +119,7 @@ def per_message(sockets: Sockets, entry: Entry, path: str, arguments: Arguments)
         while True:
             body = await websocket.receive_body()
             try:
-                if caller is None:  # an idle socket needs none
+                if caller is None:  # likewise
                     caller = sockets.caller(websocket, path)
                 values = {**arguments.from_message(body), **fixed}
                 result = await caller.call(entry, values)
@@ -132,13 +132,16 @@ def per_message(sockets: Sockets, entry: Entry, path: str, arguments: Arguments)
     return session
 
 
-async def _keep(sockets: Sockets, websocket: WebSocket) -> None:
+async def _keep(sockets: Sockets, websocket: WebSocket, path: str) -> None:
     """Hand a socket's messages to the processor it was added to."""
+    caller = None
     while True:
         body = await websocket.receive_body()
         processor, client_id = next(iter(websocket.joined.items()))
+        if caller is None:  # an idle socket needs none
+            caller = sockets.caller(websocket, path)
         try:
-            result = await processor.incoming.handle(client_id, body)
+            result = await processor.incoming.handle(client_id, body, caller)
         except CliffracerError as error:
             send_error(sockets, websocket, body, error)
             continue

@@ -15,6 +15,7 @@ from inspect import iscoroutinefunction
 from typing import Any, Literal
 
 import msgspec
+from cliffracer_http.servers.frames import Write, text_frame
 
 from .codes import TRY_AGAIN_LATER, close_event
 
@@ -56,7 +57,7 @@ class Outbox:
 
     __slots__ = (
         "_bytes", "_counter", "_limits", "_lost", "_queue", "_send", "_stalled", "_task",
-        "abort", "closed", "dropped", "notice", "since",
+        "abort", "closed", "dropped", "notice", "since", "write",
     )  # fmt: skip
 
     def __init__(
@@ -73,6 +74,8 @@ class Outbox:
         self._counter = 0
         self.abort: Callable[[], None] | None = None
         """Ends the connection without a word; called where not even a close frame gets through."""
+        self.write: Write | None = None
+        """Takes whole frames, where the server does: far less work than its `send`."""
         self.closed = False
         """Nothing is sent any more: the socket was closed from here, or a send failed."""
         self.dropped = 0
@@ -97,6 +100,8 @@ class Outbox:
             return
         if self._task is not None:
             self._enqueue(event, group, key)
+            return
+        if self.write is not None and (text := event.get("text")) is not None and self.write(text_frame(text.encode())):
             return
         step = self._send(event)
         try:
@@ -217,11 +222,11 @@ class _Round:
 def push_all(outboxes: Iterable[Outbox], event: Event, group: str = "", key: object = None) -> None:
     """Push one event to many, as `Outbox.push` does to one.
 
-    One coroutine sends to all, so that each send costs a plain await. Where one has to wait, the coroutine
-    is handed to that client's task, which finishes this send; another one goes on with the rest, so that the
-    first finds none left.
+    Sockets that take frames get one that is made once. For the rest, one coroutine sends to all, so that each send
+    costs a plain await. Where one has to wait, the coroutine is handed to that client's task, which finishes this
+    send; another one goes on with the rest, so that the first finds none left.
     """
-    rest = iter(outboxes)
+    rest = iter(_not_written(outboxes, event))
     while True:
         round = _Round()
         step = _send_to(rest, event, group, key, round)
@@ -231,6 +236,19 @@ def push_all(outboxes: Iterable[Outbox], event: Event, group: str = "", key: obj
             return
         assert round.at is not None
         round.at._wait(step, waits_for)
+
+
+def _not_written(outboxes: Iterable[Outbox], event: Event) -> Iterable[Outbox]:
+    """Write a frame of an event to each socket that takes it; return the others."""
+    text = event.get("text")
+    if text is None:
+        return outboxes
+    frame = text_frame(text.encode())
+    return [
+        each
+        for each in outboxes
+        if each.write is None or each._task is not None or each.closed or not each.write(frame)
+    ]
 
 
 async def _send_to(rest: Iterator[Outbox], event: Event, group: str, key: object, round: _Round) -> None:

@@ -28,7 +28,7 @@ from .marks import HOOKS, OWNER, websocket
 from .settings import WebSocketSettings
 
 if TYPE_CHECKING:
-    from .processor import Broadcast
+    from .faces import Broadcast
     from .sockets import Sockets
 
 __all__ = ["WebSocketPlugin"]

@@ -2,47 +2,31 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import msgspec
 
 from cliffracer_core.errors import ConfigurationError, NotFoundError
-from cliffracer_core.interfaces import DurableTransport, ServiceInfo, Transport
+from cliffracer_core.interfaces import ServiceInfo, Transport
 
-from .cluster import Cluster
 from .codes import POLICY_VIOLATION
 from .envelopes import Post
+from .faces import Socket, accept
 from .history import History
 from .incoming import Incoming
 from .log import Log, MemoryLog
 from .outbox import Outbox, OutboxLimits, Policy
 from .publication import PLAIN, Encoding, Position, Publication, check_group, encode_data
+from .replicas import Replicas
 from .rooms import EVERYONE, Member, Rooms
-from .settings import WebSocketSettings
-from .streamlog import StreamLog
+from .settings import WebSocketSettings, settings_of
+from .stalls import Sweep
 
-__all__ = ["Broadcast", "RealTimeStreamProcessor", "Socket", "settings_of"]
-
-_SWEEP_S = 0.5
-
-
-class Broadcast(Protocol):
-    """The type of `websocket_broadcast`, for a class that declares it to type checkers."""
-
-    async def __call__(self, data: object, *, key: str | None = None) -> None:
-        """Send a message to every socket of the service; see `broadcast_all`."""
-
-
-class Socket(Protocol):
-    """What `add_connection` takes: Starlette's WebSocket, or this plugin's."""
-
-    async def send(self, message: Any, /) -> None:
-        """Send an ASGI event."""
+__all__ = ["RealTimeStreamProcessor"]
 
 
 class RealTimeStreamProcessor:
@@ -96,31 +80,26 @@ class RealTimeStreamProcessor:
             self.log = MemoryLog(History(settings.history_size, settings.history_ttl_s), self.rooms.deliver)
         self.on_lost: list[Callable[[], None]] = []
         """Called where publications may have been lost unseen."""
-        self._cluster: Cluster | None = None
-        self._stream: StreamLog | None = None
-        self._sweeper: asyncio.Task[None] | None = None
+        self._replicas = Replicas(name, self.id, settings, self.rooms, self._posted, self._lost)
+        self._sweep = Sweep(self.stalled, settings.stall_timeout_s, self._expire)
 
     # --- a provider ---------------------------------------------------------------------------------
 
     def bind(self, service: ServiceInfo, name: str) -> Self:
         """Return a copy for one service instance, with that service's settings."""
         bound = copy.copy(self)
-        bound.incoming = copy.deepcopy(self.incoming)
+        bound.incoming = self.incoming.copy()
         bound._configure(settings_of(service), name)
         return bound
 
     async def open(self) -> None:
         """Begin to look after clients that do not read."""
-        if self._sweeper is None:
-            self._sweeper = asyncio.create_task(self._sweep())
+        self._sweep.start()
 
     async def close(self) -> None:
         """Leave the other replicas and forget all clients."""
         await self.detach()
-        if self._sweeper is not None:
-            self._sweeper.cancel()
-            await asyncio.wait([self._sweeper])
-            self._sweeper = None
+        await self._sweep.stop()
         for id in list(self.rooms.members):
             member = self.rooms.remove(id)
             if member is not None:
@@ -133,39 +112,13 @@ class RealTimeStreamProcessor:
             ConfigurationError: the transport lacks fan-out, or cannot store what `history='stream'` wants stored.
             ConnectionError: the transport is closed.
         """
-        settings, place = self.settings, f"{service}-{self.name or 'processor'}"
-        if not transport.capabilities.fanout:
-            raise ConfigurationError(
-                f"RealTimeStreamProcessor {self.name!r}: the transport has no fan-out; set websocket.transport"
-            )
-        cluster = Cluster(self.rooms, transport, f"ws-{place}.all", self.id, settings.beat_s, self._posted)
-        await cluster.open()
-        self._cluster = cluster
-        durable = transport.capabilities.durable and isinstance(transport, DurableTransport)
-        if settings.history == "stream" and not durable:
-            raise ConfigurationError(
-                "setting 'websocket.history' is 'stream', and the transport stores nothing; "
-                "start NATS with -js, or choose 'memory'"
-            )
-        if not settings.history_size or settings.history == "memory" or not isinstance(transport, DurableTransport):
-            return
-        if not durable:
-            return
-        self._stream = StreamLog(
-            History(settings.history_size, settings.history_ttl_s), transport, f"WS_{place}", f"wsh-{place}.log",
-            self.id, deliver=self.rooms.deliver, lost=self._lost, leads=lambda: cluster.leads,
-        )  # fmt: skip
-        await self._stream.open()
-        self.log = self._stream
+        await self._replicas.join(service, transport)
+        if self._replicas.stream is not None:
+            self.log = self._replicas.stream
 
     async def detach(self) -> None:
         """Leave the other replicas."""
-        stream, self._stream = self._stream, None
-        cluster, self._cluster = self._cluster, None
-        if stream is not None:
-            await stream.close()
-        if cluster is not None:
-            await cluster.close()
+        await self._replicas.leave()
 
     # --- clients ------------------------------------------------------------------------------------
 
@@ -187,7 +140,7 @@ class RealTimeStreamProcessor:
         """
         names = [check_group(group) for group in groups]
         check_group(client_id)
-        await _accept(websocket)
+        await accept(websocket)
         outbox = getattr(websocket, "outbox", None)
         if not isinstance(outbox, Outbox):
             outbox = Outbox(websocket.send, self.limits, PLAIN.notice, self.stalled)
@@ -209,7 +162,7 @@ class RealTimeStreamProcessor:
             old.outbox.close(POLICY_VIOLATION, "this client connected again")
         member = Member(client_id, outbox, encoding, user)
         self.rooms.add(member)
-        self._note_joined(EVERYONE, member)
+        self._replicas.joined(EVERYONE, member)
         return member
 
     async def remove_connection(self, client_id: str) -> None:
@@ -218,9 +171,9 @@ class RealTimeStreamProcessor:
 
     def _remove(self, client_id: str) -> Member | None:
         member = self.rooms.remove(client_id)
-        if member is not None and self._cluster is not None:
+        if member is not None:
             for group in (EVERYONE, *member.groups):
-                self._cluster.left(group, client_id)
+                self._replicas.left(group, client_id)
         return member
 
     def release(self, client_id: str, outbox: Outbox) -> None:
@@ -245,12 +198,12 @@ class RealTimeStreamProcessor:
     def join_member(self, member: Member, group: str) -> None:
         """Put a member into a group."""
         if self.rooms.join(member, group):
-            self._note_joined(group, member)
+            self._replicas.joined(group, member)
 
     def leave_member(self, member: Member, group: str) -> None:
         """Take a member out of a group."""
-        if self.rooms.leave(member, group) and self._cluster is not None:
-            self._cluster.left(group, member.id)
+        if self.rooms.leave(member, group):
+            self._replicas.left(group, member.id)
 
     def _member(self, client_id: str) -> Member:
         member = self.rooms.members.get(client_id)
@@ -258,15 +211,10 @@ class RealTimeStreamProcessor:
             raise NotFoundError(f"client {client_id!r} is not connected here; add_connection comes first")
         return member
 
-    def _note_joined(self, group: str, member: Member) -> None:
-        if self._cluster is not None:
-            self._cluster.joined(group, member.id, member.user)
-
     def presence(self, group: str | None = None) -> Mapping[str, str]:
         """Return client id and user of each client of a group, or of all, at every replica."""
         name = EVERYONE if group is None else group
-        others = {} if self._cluster is None else self._cluster.presence.users(name)
-        return {**others, **self.rooms.users(name)}
+        return {**self._replicas.users(name), **self.rooms.users(name)}
 
     # --- messages -----------------------------------------------------------------------------------
 
@@ -283,9 +231,9 @@ class RealTimeStreamProcessor:
         data = encode_data(message)
         if self.rooms.deliver_to(client_id, data, key):
             return True
-        if self._cluster is None or client_id not in self._cluster.presence.users(EVERYONE):
+        if client_id not in self._replicas.users():
             return False
-        await self._cluster.post("client", client_id, data, key)
+        await self._replicas.post("client", client_id, data, key)
         return True
 
     async def broadcast_to_group(self, group: str, message: object, *, key: str | None = None) -> None:
@@ -308,21 +256,21 @@ class RealTimeStreamProcessor:
             self.rooms.deliver(Publication(group, data, 0, key))
         else:
             await self.log.append(group, data, key)
-        if self._stream is None and self._cluster is not None:
-            await self._cluster.post("group", group, data, key)
+        if self._replicas.stream is None:
+            await self._replicas.post("group", group, data, key)
 
     async def broadcast_all(self, message: object, *, key: str | None = None) -> None:
         """Send a message to all clients at every replica; errors as `broadcast_to_group`."""
         data = encode_data(message)
         self.rooms.deliver_to_all(data, key)
-        if self._cluster is not None:
-            await self._cluster.post("all", "", data, key)
+        await self._replicas.post("all", "", data, key)
 
     def register_processor(self, type: str, handler: Callable[..., Any]) -> None:
         """Handle clients' messages whose `type` is this; what `handler` returns is sent back, unless it is None.
 
-        The message is decoded into the type its parameter is annotated with; `client_id` is given where
-        the handler has a parameter of that name. It may be plain or async.
+        The message is decoded into the type its first parameter is annotated with; `client_id` is given where
+        the handler has a parameter of that name. In a service it is a handler as others are: the same middleware,
+        deadline and limit, injected parameters, a thread where it is not async. One registered before is replaced.
 
         Raises:
             ConfigurationError: the handler takes something else.
@@ -364,28 +312,6 @@ class RealTimeStreamProcessor:
         for each in list(self.on_lost):
             each()
 
-    async def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await asyncio.sleep(_SWEEP_S)
-            oldest = loop.time() - self.settings.stall_timeout_s
-            for outbox in [each for each in self.stalled if each.since < oldest]:
-                outbox.forget()
-                if outbox.abort is not None:
-                    outbox.abort()
-            if isinstance(self.log, MemoryLog):
-                self.log.history.expire(time.time())
-
-
-def settings_of(service: ServiceInfo) -> WebSocketSettings:
-    """Return the section `websocket`; defaults where there is none."""
-    settings = service.settings.get("websocket")
-    return settings if isinstance(settings, WebSocketSettings) else WebSocketSettings()
-
-
-async def _accept(websocket: Socket) -> None:
-    """Accept a socket that nobody has accepted yet."""
-    state = getattr(websocket, "application_state", None)
-    accept = getattr(websocket, "accept", None)
-    if accept is not None and getattr(state, "name", "") == "CONNECTING":
-        await accept()
+    def _expire(self) -> None:
+        if isinstance(self.log, MemoryLog):
+            self.log.history.expire(time.time())

@@ -1,4 +1,4 @@
-"""`WebSocketSettings`, the plugin's section."""
+"""`WebSocketSettings`, the plugin's section, and where it is found."""
 
 from __future__ import annotations
 
@@ -6,9 +6,11 @@ from typing import Literal
 
 import msgspec
 
+from cliffracer_core.interfaces import ServiceInfo
+
 from .outbox import Policy
 
-__all__ = ["WebSocketSettings"]
+__all__ = ["WebSocketSettings", "settings_of"]
 
 
 class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -52,3 +54,9 @@ class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """By which the replicas meet."""
     beat_s: float = 2.0
     """Replicas give a sign of life so often; one that is silent for three of these is gone."""
+
+
+def settings_of(service: ServiceInfo) -> WebSocketSettings:
+    """Return the section `websocket`; defaults where there is none."""
+    settings = service.settings.get("websocket")
+    return settings if isinstance(settings, WebSocketSettings) else WebSocketSettings()

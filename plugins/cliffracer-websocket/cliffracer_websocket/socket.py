@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
+from cliffracer_http.servers.frames import writer
 from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
@@ -45,6 +46,7 @@ class WebSocket(StarletteWebSocket):
         """The client's id where nobody gives it another."""
         self.outbox = Outbox(send, processor.limits, PLAIN.notice, processor.stalled)
         self.outbox.abort = self.abort
+        self.outbox.write = writer(scope, send)
         self.joined: dict[RealTimeStreamProcessor, str] = {}
         """The processors it was added to, and its client id there."""
         self.aborted = False

@@ -20,8 +20,9 @@ from .codes import GOING_AWAY
 from .endpoint import Endpoint, Session, per_message, per_socket
 from .marks import CHANNELS, HOOKS, OWNER, SOCKET, SocketOptions, path_names
 from .ownport import OwnPort
-from .processor import RealTimeStreamProcessor, settings_of
+from .processor import RealTimeStreamProcessor
 from .publication import PLAIN
+from .settings import settings_of
 from .socket import WebSocket
 
 __all__ = ["Sockets"]
@@ -83,7 +84,8 @@ class Sockets:
         transport = self._wiring.transports[self.settings.transport]
         self._check_handlers()
         async with contextlib.AsyncExitStack() as stack:
-            for processor in self.processors.values():
+            for name, processor in self.processors.items():
+                processor.incoming.serve(name, self._wiring.adopt)
                 await processor.open()
                 stack.push_async_callback(processor.close)
                 await processor.attach(self.service, transport)

@@ -207,7 +207,7 @@ async def test_presence_forgets_a_replica_when_it_falls_silent(replica: Replicas
     async with replica() as here, replica() as there:
         await there.add_connection("two", Socket(), groups=["g"])
         await eventually(lambda: here.presence("g") == {"two": ""})
-        cluster = there._cluster
+        cluster = there._replicas.cluster
         assert cluster is not None
         assert cluster._task is not None
         cluster._task.cancel()  # no sign of life any more, and no good-bye

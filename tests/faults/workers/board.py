@@ -21,7 +21,8 @@ class Board(CliffracerService):
     http: Any
 
     def __init__(self, **options: Any) -> None:
-        super().__init__(ServiceConfig("board", http={"port": 0, "server": "uvicorn"}), **options)
+        http = {"port": 0, "server": os.environ.get("SERVER", "uvicorn")}
+        super().__init__(ServiceConfig("board", http=http), **options)
 
     @channels()
     async def may(self, channel: str) -> bool:

@@ -13,6 +13,8 @@ from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
+from .frames import Turn
+from .hypercorn_sockets import SocketApp
 from .inbox import Group
 from .interface import LINGER_BYTES, LINGER_S, ServerSettings
 
@@ -27,13 +29,14 @@ class Connection:
     """Read, hand to the protocol, write, and keep the times."""
 
     def __init__(
-        self, app: AppWrapper, config: Config, settings: ServerSettings, context: WorkerContext,
+        self, app: AppWrapper, config: Config, settings: ServerSettings, context: WorkerContext, turn: Turn,
         reader: asyncio.StreamReader, writer: asyncio.StreamWriter,
     ) -> None:  # fmt: skip
         self._app = app
         self._config = config
         self._settings = settings
         self._context = context
+        self._turn = turn
         self._reader = reader
         self._writer = writer
         self._loop = asyncio.get_running_loop()
@@ -67,8 +70,9 @@ class Connection:
         server = parse_socket_addr(sock.family, sock.getsockname())
         alpn = "http/1.1" if tls is None else tls.selected_alpn_protocol()
         state = ConnectionState({})
+        app = SocketApp(self._app, self._settings.sockets, self._turn, self._writer.transport)
         return ProtocolWrapper(
-            self._app, self._config, self._context, group, state, tls is not None, client, server, self._send, alpn
+            app, self._config, self._context, group, state, tls is not None, client, server, self._send, alpn
         )
 
     async def _read(self, protocol: ProtocolWrapper) -> None:

@@ -51,6 +51,9 @@ class GranianServer:
         header_limit=False,
         socket_pings=False,
         socket_close=False,
+        socket_codes=False,
+        socket_limit=False,
+        socket_compression=False,
         early_response=False,
         framing_refused=False,
     )

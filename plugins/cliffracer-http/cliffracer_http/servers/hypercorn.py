@@ -19,6 +19,7 @@ from hypercorn.config import Config
 
 from .connection import Connection
 from .framing import framed
+from .frames import Turn
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
 from .stream import Stream
@@ -32,7 +33,7 @@ logger = logging.getLogger("cliffracer.http")
 class HypercornServer:
     """Serve with Hypercorn; see `AsgiServer`."""
 
-    capabilities = ServerCapabilities(http2=True, tls_reload=True, socket_pings=False, socket_compression_off=False)
+    capabilities = ServerCapabilities(http2=True, tls_reload=True)
 
     def __init__(self) -> None:
         self._settings = ServerSettings()
@@ -55,11 +56,11 @@ class HypercornServer:
             await self._close_certificates()
             raise
         urls = urls_of(found, settings)
-        wrapped = ASGIWrapper(framed(app))
+        wrapped, turn = ASGIWrapper(framed(app)), Turn()
         config = _config(settings, self._context)
 
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            connection = Connection(wrapped, config, settings, self._context, reader, writer)
+            connection = Connection(wrapped, config, settings, self._context, turn, reader, writer)
             task = loop.create_task(connection.run())
             self._connections[task] = connection
             task.add_done_callback(self._forget)

@@ -33,8 +33,12 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """A websocket client that does not answer a ping in time is cut off."""
     socket_close: bool = True
     """A websocket whose application waits for a message can be closed with a code; where False, it is only cut off."""
-    socket_compression_off: bool = True
-    """Messages are compressed only where the settings say so; where False, always if the client offers it."""
+    socket_codes: bool = True
+    """A websocket is closed for what its client sends with the code that RFC 6455 names; where False, or with none."""
+    socket_limit: bool = True
+    """A message past the limit is refused as it comes; where False, once the whole of it has come."""
+    socket_compression: bool = True
+    """Messages are compressed where the settings say so; where False, never."""
     header_timeout: bool = True
     """A connection whose request head does not arrive in time is closed."""
     header_limit: bool = True

@@ -1,0 +1,46 @@
+"""uvicorn's protocol of websockets, which also takes whole frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.protocol import OPEN
+
+from .frames import Frames, Turn
+
+__all__ = ["socket_protocol"]
+
+
+def socket_protocol() -> type[WebSocketsSansIOProtocol]:
+    """Make the protocol of one server's websockets."""
+    turn = Turn()
+
+    class Socketed(WebSocketsSansIOProtocol):
+        """Offers `cliffracer.frames` where messages are not compressed."""
+
+        _frames: Frames | None = None
+
+        def handle_connect(self, event: Any) -> None:
+            """Begin, and offer it before the application's task has its first turn."""
+            super().handle_connect(event)
+            if not self.config.ws_per_message_deflate and self.response.status_code == 101:
+                self._frames = Frames(turn, self.transport, self._is_open, self.writable.is_set)
+                self._frames.offer(self.scope, self.send)
+
+        def _is_open(self) -> bool:
+            return self.conn.state is OPEN and not self.disconnected
+
+        async def send(self, message: Any) -> None:
+            """Send an ASGI event, after the frames that came before it."""
+            if self._frames is not None:
+                self._frames.flush()
+            await super().send(message)
+
+        def shutdown(self) -> None:
+            """Close, after what was sent."""
+            if self._frames is not None:
+                self._frames.flush()
+            super().shutdown()
+
+    return Socketed
