@@ -41,8 +41,11 @@ class EmbeddedPostgres:
     def __init__(self, programs: Path, directory: Path, *, owned: bool, settings: Mapping[str, str]) -> None:
         self.directory = directory
         """Holds the data and the log."""
-        self.user = "postgres"
+        self.user = "app"
+        """Owns its databases and may make more, and is no superuser: what binds a program elsewhere binds it here."""
+        self.superuser = "postgres"
         self.password = secrets.token_urlsafe(24)
+        """Of both."""
         self.port = -1
         """Free until the first start, then the same for each."""
         self._programs = programs
@@ -55,6 +58,11 @@ class EmbeddedPostgres:
     def url(self) -> str:
         """Where to connect, with the password."""
         return self.database_url("postgres")
+
+    @property
+    def superuser_url(self) -> str:
+        """Where to administer the server."""
+        return f"postgresql://{self.superuser}:{self.password}@127.0.0.1:{self.port}/postgres"
 
     def database_url(self, database: str) -> str:
         """Return the URL of one database of the server."""
@@ -98,12 +106,22 @@ class EmbeddedPostgres:
             file.write(self.password)
         _give_away(kept)
         done = subprocess.run(
-            [self._programs / "initdb", "-D", self._data, "-U", self.user, "-A", "scram-sha-256", "--pwfile", kept,
+            [self._programs / "initdb", "-D", self._data, "-U", self.superuser, "-A", "scram-sha-256", "--pwfile", kept,
              "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"],
             capture_output=True, text=True, check=False, cwd=self.directory, user=_server_user(),
         )  # fmt: skip
         if done.returncode:
             raise StartupError(f"embedded PostgreSQL cannot make its data directory: {done.stderr[-_TAIL_BYTES:]}")
+        statements = (
+            f"create role {self.user} login createdb password '{self.password}'\n"
+            f"alter database postgres owner to {self.user}\n"
+        )
+        made = subprocess.run(
+            [self._programs / "postgres", "--single", "-D", self._data, "postgres"],
+            input=statements, capture_output=True, text=True, check=False, cwd=self.directory, user=_server_user(),
+        )  # fmt: skip
+        if made.returncode or "ERROR" in made.stderr:
+            raise StartupError(f"embedded PostgreSQL cannot make its role: {made.stderr[-_TAIL_BYTES:]}")
 
     def start(self) -> None:
         """Start, and return when it accepts connections.

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 from cliffracer_core.errors import ConfigurationError
 
 from .columns import Field, make_field, validate_identifier
-from .errors import InvalidValue, UnknownField
+from .errors import InvalidValue, TenantRequired, UnknownField
 from .ids import new_id
 
 __all__ = ["DatabaseModel", "Table", "table_of", "utc_now"]
@@ -29,8 +29,28 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class DatabaseModel(msgspec.Struct, kw_only=True):
+class _ModelMeta(msgspec.StructMeta):
+    """Takes `tenant=` beside what msgspec takes."""
+
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        tenant: str | None = None,
+        **options: Any,
+    ) -> _ModelMeta:
+        if tenant is not None:
+            namespace["__tenant__"] = tenant
+        return super().__new__(mcls, name, bases, namespace, **options)
+
+
+class DatabaseModel(msgspec.Struct, kw_only=True, metaclass=_ModelMeta):
     """One row of a table; subclass it, and name the table.
+
+    `class Note(DatabaseModel, tenant="org_id")` names the field that says whose a row is: the table gets row-level
+    security, and a repository reads and writes the current tenant's rows alone.
 
     Example:
         class User(DatabaseModel):
@@ -46,6 +66,7 @@ class DatabaseModel(msgspec.Struct, kw_only=True):
 
     __tablename__: ClassVar[str] = ""
     __max_value_bytes__: ClassVar[int] = MAX_VALUE_BYTES
+    __tenant__: ClassVar[str] = ""
 
     id: UUID = msgspec.field(default_factory=new_id)
     """Version 7: sorts by the time it was made."""
@@ -87,16 +108,18 @@ class Table:
         self.name = validate_identifier(model.__tablename__, f"model {model.__name__!r}: table")
         try:
             msgspec.convert({}, model)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, TenantRequired):
             pass  # it has required fields
         except TypeError as error:
             raise ConfigurationError(f"model {model.__name__!r}: {error}; say it with Column(check='...')") from None
         self.fields: Mapping[str, Field] = _fields(model, self.name)
         self.names = tuple(self.fields)
+        self.tenant = _tenant_of(model, self.fields)
+        """The field that says whose a row is; None where rows belong to nobody."""
         self.defaults = {
             each.name: each.default if each.default is not msgspec.NODEFAULT else each.default_factory()
             for each in msgspec.structs.fields(model)
-            if not each.required
+            if not each.required and each.name != model.__tenant__
         }
         """Of the fields that have one; of a factory, what it made once."""
         self._get: Callable[[Any], tuple[Any, ...]] = operator.attrgetter(*self.names)
@@ -171,6 +194,23 @@ def _fields(model: type[DatabaseModel], table: str) -> dict[str, Field]:
         name: make_field(table, name, hints[name], defaults[name], model.__max_value_bytes__)
         for name in ("id", *own, *_LAST)
     }
+
+
+def _tenant_of(model: type[DatabaseModel], fields: Mapping[str, Field]) -> Field | None:
+    if not model.__tenant__:
+        return None
+    field = fields.get(model.__tenant__)
+    if field is None or field.name in ("id", *_LAST):
+        raise ConfigurationError(
+            f"model {model.__name__!r}: tenant={model.__tenant__!r} is none of its own fields; name the one that says "
+            f"whose a row is"
+        )
+    if field.base not in (str, int, UUID) or field.nullable:
+        raise ConfigurationError(
+            f"model {model.__name__!r}: field {field.name!r} cannot be a tenant's id; make it a str, an int or a UUID "
+            f"that is never None"
+        )
+    return field
 
 
 @functools.cache

@@ -65,12 +65,15 @@ class Statements:
 
     def upsert(self, on: Sequence[str]) -> str:
         """Insert a row, or change the one that has the same values in the fields `on`."""
+        tenant = self.table.tenant
+        if tenant is not None and tenant.name not in on and tuple(on) != ("id",):
+            on = (tenant.name, *on)  # what is unique is so for one tenant
 
         def compose() -> sql.Composable:
             sets: list[sql.Composable] = [
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(each))
                 for each in self.table.names
-                if each not in MANAGED and each not in on
+                if each not in MANAGED and each not in on and self.table.fields[each] is not tenant
             ]
             sets.append(
                 sql.SQL("updated_at = greatest(clock_timestamp(), {}.updated_at + interval '1 microsecond')").format(

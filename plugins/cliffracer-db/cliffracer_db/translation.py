@@ -22,6 +22,7 @@ from .errors import (
     StatementTimeout,
     UniqueViolation,
     UnknownTable,
+    WrongTenant,
     details_of,
 )
 
@@ -34,6 +35,8 @@ _KEY = re.compile(r"^Key \(([a-z0-9_, ]+)\)=")
 _GONE = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.ConnectionException, pg.TooManyConnections)
 _RETRY = (pg.SerializationFailure, pg.DeadlockDetected)
 _TIMEOUT = (pg.QueryCanceled, pg.LockNotAvailable, pg.IdleInTransactionSessionTimeout, pg.TransactionTimeout)
+_POLICY = "ExecWithCheckOptions"
+"""PostgreSQL's function that applies a policy to a new row; the message itself depends on the server's language."""
 _MISSING = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName, pg.UndefinedFunction)
 
 
@@ -69,6 +72,8 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return CheckViolation(f"{where}{what} breaks the rule {constraint!r}", details=details)
     if isinstance(error, _RETRY):
         return SerializationFailure("another transaction got in the way; run the transaction again")
+    if isinstance(error, pg.InsufficientPrivilege) and diagnosis.source_function == _POLICY:
+        return WrongTenant("a row belongs to another tenant, or the statement to none; nothing was written")
     if isinstance(error, pg.ReadOnlySqlTransaction):
         return DatabaseError("the transaction is read only")
     if isinstance(error, _TIMEOUT):

@@ -133,7 +133,7 @@ def test_dev_uses_the_database_that_is_named(tmp_path: Path, postgres_server: Em
     """With DB_HOST set no server is started."""
     (tmp_path / "app.py").write_text(APP)
     environment = {
-        "DB_HOST": "127.0.0.1", "DB_PORT": str(postgres_server.port), "DB_USER": "postgres",
+        "DB_HOST": "127.0.0.1", "DB_PORT": str(postgres_server.port), "DB_USER": "app",
         "DB_PASSWORD": postgres_server.password,
     }  # fmt: skip
     with CommandLine("dev", "app:Shop", "--no-reload", directory=tmp_path, environment=environment) as dev:
