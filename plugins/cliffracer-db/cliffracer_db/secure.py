@@ -16,6 +16,7 @@ from .database import Database
 from .errors import SuspiciousInput, UnknownField, ValueTooLarge
 from .models import DatabaseModel
 from .repository import Repository
+from .statements import MANAGED
 
 __all__ = ["SecureRepository"]
 
@@ -85,7 +86,7 @@ class SecureRepository(Repository[M]):
         self._bulk = None  # each model is looked at
         self._tables = tables
         self._readable = frozenset(self.table.names if readable is None else {*readable, "id"})
-        own = {name for name in self.table.names if name not in ("id", "created_at", "updated_at")}
+        own = set(self.table.names) - {*MANAGED, model.__tenant__}
         self._writable = frozenset(own if writable is None else writable)
         self._guarded = tuple(sorted(own - self._writable))
         self._max_text = max_text
