@@ -10,7 +10,6 @@ import pytest
 from cliffracer_db import (
     Database,
     DatabaseModel,
-    InvalidValue,
     Repository,
     SerializationFailure,
     StatementTimeout,
@@ -222,25 +221,3 @@ async def test_cancelled_transaction_is_undone(orgs: Repository[Org]) -> None:
         await task
     assert await names(orgs) == []
     assert orgs.db.statistics()["pool_size"] == orgs.db.statistics()["pool_available"]
-
-
-async def test_select_gives_typed_rows(orgs: Repository[Org]) -> None:
-    """Composed SQL with parameters; rows as dicts, or of a type."""
-    made = await orgs.create(Org(name="a%b"))
-    assert await orgs.db.select(sql.SQL("select * from orgs where name = %s"), ["a%b"], returns=Org) == [made]
-    assert await orgs.db.select(
-        sql.SQL("select name from orgs where name like '%%b' and id = %(id)s"), {"id": made.id}
-    ) == [{"name": "a%b"}]
-    assert await orgs.db.select(sql.SQL("select name from orgs where name like '%b'")) == [{"name": "a%b"}]
-    assert await orgs.db.execute(sql.SQL("update orgs set name = 'x'")) == 1
-    with pytest.raises(InvalidValue, match="Org"):
-        await orgs.db.select(sql.SQL("select 1 as id"), returns=Org)
-
-
-async def test_select_refuses_a_plain_str(orgs: Repository[Org]) -> None:
-    """A formatted statement is refused before anything is sent."""
-    for text in ("select 1", f"delete from orgs where name = '{orgs.model.__name__}'", b"select 1"):
-        with pytest.raises(InvalidValue, match="psycopg.sql"):
-            await orgs.db.select(text)  # type: ignore[call-overload]
-        with pytest.raises(InvalidValue, match="psycopg.sql"):
-            await orgs.db.execute(text)  # type: ignore[arg-type]
