@@ -39,8 +39,15 @@ _SUSPICIOUS: Mapping[str, re.Pattern[str]] = {
         r"(?:['\";)]\s*(?:--|#)|/\*.*\*/\s*(?:or|and|union|select)\b)", re.I | re.S
     ),
     "a function that waits or reads files": re.compile(
-        r"\b(?:pg_sleep|pg_read_file|pg_ls_dir|lo_import|dblink)\s*\(", re.I
+        r"\b(?:pg_sleep|pg_read_file|pg_ls_dir|lo_import|dblink|benchmark|randomblob|extractvalue|updatexml"
+        r"|dbms_\w+\.\w+|utl_\w+\.\w+|xp_\w+)\s*\(|\b!?sleep\([\d(]|\bwaitfor\s+delay\b",
+        re.I,
     ),
+    "a query inside another": re.compile(
+        r"\(\s*select\b\s*(?:[*'(\d@]|case\b|distinct\b|\w+\s*\(|\w+\s+from\b)|;\s*select\b", re.I
+    ),
+    "a number compared with itself": re.compile(r"\b(?:or|and|where)\s+\(*\s*(\d+)\s*=\s*(?:\1\b|[('!]|\w+\()", re.I),
+    "a choice between values": re.compile(r"\bcase\s+when\s*['(\d].*\bthen\b|\b(?:iif|elt|make_set)\(", re.I | re.S),
     "a program to run": re.compile(r"\bcopy\b.*\b(?:to|from)\b\s+program\b", re.I | re.S),
 }
 
