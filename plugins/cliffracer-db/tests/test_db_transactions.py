@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 
 import psycopg
@@ -141,12 +140,12 @@ async def test_transaction_is_run_again_when_another_got_in_the_way(orgs: Reposi
     assert await names(orgs) == ["0", "3"]
 
 
-async def test_money_is_conserved_when_transfers_contend(orgs: Repository[Org]) -> None:
+async def test_money_is_conserved_when_transfers_contend(orgs: Repository[Org], in_full: bool) -> None:
     """Serializable transfers between 100 accounts, 8 at a time: none is lost, the sum stays.
 
     2,000 of them, and 10,000 with `CLIFFRACER_FAULTS=full`.
     """
-    transfers = 10_000 if os.environ.get("CLIFFRACER_FAULTS") == "full" else 2_000
+    transfers = 10_000 if in_full else 2_000
     accounts = Repository(Account, orgs.db)
     ids = [(await accounts.create(Account(balance=1000))).id for _ in range(100)]
     turns = iter(range(transfers))
