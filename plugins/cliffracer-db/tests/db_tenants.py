@@ -48,6 +48,10 @@ class Notes(CliffracerService):
     async def add(self, title: str) -> Note:
         return await self.notes.create(Note(title=title))
 
+    @rpc(idempotent=True)
+    async def add_once(self, title: str) -> Note:
+        return await self.notes.create(Note(title=title))
+
     @rpc
     async def titles(self) -> list[str]:
         return [each.title for each in await self.notes.list()]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from cliffracer_db import Database, DatabaseModel, InvalidValue, TenantRequired, as_tenant
@@ -46,6 +47,25 @@ async def test_callers_see_their_tenants_rows(db: Database, postgres_url: str) -
                 await call("titles", bad)
         with as_tenant(B):
             assert await notes.notes.count() == 10
+
+
+async def test_repeated_call_gets_its_own_tenants_result(db: Database, postgres_url: str) -> None:
+    """Callers of one name, with one key and the same arguments, in two tenants: each has its own effect and result."""
+    await make_tables(db, Note)
+    async with service(postgres_url) as notes:
+
+        async def add(tenant: UUID) -> object:
+            headers = {"X-Test-Tenant": str(tenant)}
+            return await notes.caller.call("notes", "add_once", {"title": "x"}, headers=headers, idempotency_key="k")
+
+        of_a, of_b = await add(A), await add(B)
+        assert isinstance(of_a, dict)
+        assert isinstance(of_b, dict)
+        assert (of_a["org_id"], of_b["org_id"]) == (str(A), str(B))
+        assert (await add(A), await add(B)) == (of_a, of_b)
+        for tenant in (A, B):
+            with as_tenant(tenant):
+                assert await notes.notes.count() == 1
 
 
 async def test_start_is_refused_when_a_tenants_table_has_no_policy(db: Database, postgres_url: str) -> None:
