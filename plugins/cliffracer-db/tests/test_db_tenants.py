@@ -270,30 +270,31 @@ async def test_tenant_is_a_text_or_a_number_where_the_field_is(db: Database) -> 
 RULE = "org_id = (select nullif(current_setting('cliffracer.tenant', true), '')::uuid)"
 
 
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ("drop policy notes_tenant on notes; alter table notes disable row level security", "security is off"),
-        ("drop policy notes_tenant on notes", "no policy 'notes_tenant'"),
-        ("alter table notes no force row level security", "not forced"),
-        ("create policy more on notes using (title like 'public%')", "permissive policy beside"),
-        ("create policy more on notes for select to app using (true)", "permissive policy beside"),
-        ("alter policy notes_tenant on notes using (true)", "permissive policy beside"),
-        ("alter policy notes_tenant on notes with check (true)", "permissive policy beside"),
-        (f"alter policy notes_tenant on notes using ({RULE.replace('=', '<>', 1)})", "permissive policy beside"),
-        (f"drop policy notes_tenant on notes; create policy notes_tenant on notes for select using ({RULE})",
-         "no policy 'notes_tenant'"),
-    ],
+FLAWS = (
+    ("drop policy notes_tenant on notes; alter table notes disable row level security", "security is off"),
+    ("drop policy notes_tenant on notes", "no policy 'notes_tenant'"),
+    ("alter table notes no force row level security", "not forced"),
+    ("create policy more on notes using (title like 'public%')", "permissive policy beside"),
+    ("create policy more on notes for select to app using (true)", "permissive policy beside"),
+    ("alter policy notes_tenant on notes using (true)", "permissive policy beside"),
+    ("alter policy notes_tenant on notes with check (true)", "permissive policy beside"),
+    (f"alter policy notes_tenant on notes using ({RULE.replace('=', '<>', 1)})", "permissive policy beside"),
+    (f"drop policy notes_tenant on notes; create policy notes_tenant on notes for select using ({RULE})",
+     "no policy 'notes_tenant'"),
 )  # fmt: skip
-async def test_table_is_refused_when_it_does_not_keep_tenants_apart(db: Database, change: str, reason: str) -> None:
+
+
+async def test_table_is_refused_when_it_does_not_keep_tenants_apart(db: Database) -> None:
     """A repository looks before its first statement, and says what is wrong."""
-    await make_tables(db, Note)
-    await db.execute(sql.SQL(change))
-    notes = Repository(Note, db)
-    with as_tenant(A):
-        for attempt in (notes.list, lambda: notes.create(Note(title="x")), notes.verify_tenants):
-            with pytest.raises(ConfigurationError, match=f"'notes' does not keep tenants apart: .*{reason}"):
-                await attempt()
+    for change, reason in FLAWS:
+        await make_tables(db, Note)
+        await db.execute(sql.SQL(change))
+        notes = Repository(Note, db)
+        with as_tenant(A):
+            for attempt in (notes.list, lambda: notes.create(Note(title="x")), notes.verify_tenants):  # noqa: B023
+                with pytest.raises(ConfigurationError, match=f"'notes' does not keep tenants apart: .*{reason}"):
+                    await attempt()
+        await db.execute(sql.SQL("drop table notes"))
 
 
 async def test_table_is_accepted_when_what_is_added_only_takes_away(db: Database) -> None:
