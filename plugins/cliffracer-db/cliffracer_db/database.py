@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import msgspec
 import psycopg
@@ -23,6 +23,9 @@ from .settings import DbSettings, parse_url, settings_of
 from .tenants import current_tenant
 from .transactions import Isolation, Transaction, TransactionOptions, announce, current_transaction, running
 from .translation import DRIVER_ERRORS, translate
+
+if TYPE_CHECKING:
+    from psycopg.abc import QueryNoTemplate
 
 __all__ = ["Database", "Parameters", "Statement"]
 
@@ -237,12 +240,12 @@ class Database:
 
         Raises:
             InvalidValue: the statement is a str or another type, or a row does not fit `returns`.
-            CliffracerError: what the database refused.
+            DatabaseError: the parameters do not fit the placeholders, or what the database refused.
         """
         query = executable(statement, parameters)
         async with self.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row, binary=True)
-            await cursor.execute(query, parameters)
+            await _execute(cursor, query, parameters)
             rows = await cursor.fetchall()
         try:
             return rows if returns is None else [msgspec.convert(row, returns, str_keys=True) for row in rows]
@@ -253,7 +256,8 @@ class Database:
         """Run a statement written by hand; returns how many rows it touched. Errors as `select`."""
         query = executable(statement, parameters)
         async with self.connection() as connection:
-            cursor = await connection.execute(query, parameters)
+            cursor = connection.cursor()
+            await _execute(cursor, query, parameters)
             return max(cursor.rowcount, 0)
 
     async def fetch_all(
@@ -299,3 +303,10 @@ class Database:
         finally:
             if transaction is None:
                 await pool.give_back(connection)
+
+
+async def _execute(cursor: psycopg.AsyncCursor[Any], query: QueryNoTemplate, parameters: Parameters | None) -> None:
+    try:
+        await cursor.execute(query, parameters)
+    except TypeError as error:  # a mapping for placeholders without names, or the other way about
+        raise translate(psycopg.ProgrammingError()) from error

@@ -82,6 +82,8 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return UnknownTable("a table or column is not in the database; apply the migrations: 'cliffracer db migrate'")
     if isinstance(error, _GONE) or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None):
         return DatabaseUnavailable("the connection to the database was lost, or cannot be made")
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:  # of the driver, before anything is sent
+        return DatabaseError("a statement and its parameters do not fit; look at their number, names and types")
     if isinstance(error, psycopg.DataError):
         return InvalidValue(f"{where}{what} does not fit its column", details=details)
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""

@@ -11,6 +11,8 @@ from cliffracer_db import Database, InvalidValue, Repository
 from msgspec import Struct
 from psycopg import sql
 
+from cliffracer_core.errors import DatabaseError
+
 from .db_models import Org, User, make_tables
 
 templates = pytest.mark.skipif(sys.version_info < (3, 14), reason="templates are of Python 3.14")
@@ -60,6 +62,17 @@ async def test_rows_of_a_join_are_typed(orgs: Repository[Org]) -> None:
         wrong = sql.SQL(text.replace("group by 1", "")).format(sql.SQL(column))
         with pytest.raises(InvalidValue, match="a row does not fit 'Count'"):
             await orgs.db.select(wrong, {"name": "acme"}, returns=Count)
+
+
+@pytest.mark.parametrize("parameters", [[], ["s3cret", "x"], {"other": "s3cret"}, [object()]])
+async def test_statement_is_refused_when_its_parameters_do_not_fit(orgs: Repository[Org], parameters: Any) -> None:
+    """Too few, too many, by other names, or of a type that is none of the database's; the values stay here."""
+    with pytest.raises(DatabaseError, match="number, names and types") as caught:
+        await orgs.db.select(sql.SQL("select * from orgs where name = %s"), parameters)
+    with pytest.raises(DatabaseError, match="number, names and types"):
+        await orgs.db.execute(sql.SQL("delete from orgs where name = %s"), parameters)
+    assert "s3cret" not in str(caught.value)
+    assert await orgs.count() == 0
 
 
 def template(*parts: Any) -> Any:
