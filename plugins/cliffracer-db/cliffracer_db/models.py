@@ -18,10 +18,12 @@ from .columns import Field, make_field, validate_identifier
 from .errors import InvalidValue, TenantRequired, UnknownField
 from .ids import new_id
 
-__all__ = ["DatabaseModel", "Table", "table_of", "utc_now"]
+__all__ = ["MANAGED", "DatabaseModel", "Table", "table_of", "utc_now"]
 
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 _LAST = ("created_at", "updated_at")
+MANAGED = frozenset({"id", *_LAST})
+"""Fields that a repository sets."""
 
 
 def utc_now() -> datetime:
@@ -153,6 +155,29 @@ class Table:
         values = self._get(checked)
         return [None if value is None else dump(value) for dump, value in zip(self._dumps, values, strict=True)]
 
+    def load(self, row: tuple[Any, ...]) -> DatabaseModel:
+        """Return the model of a row with the columns `names`. Raises InvalidValue where it does not fit."""
+        try:
+            return msgspec.convert(dict(zip(self.names, row, strict=True)), self.model, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise InvalidValue(
+                f"table {self.name!r}: a stored row does not fit the model: {error}; migrate the data"
+            ) from None
+
+    def changes(self, data: Mapping[str, object]) -> list[Any]:
+        """Return the checked values of some fields, in the order given.
+
+        Raises:
+            UnknownField: there is no such field.
+            InvalidValue: a value does not fit, a field is not the program's to set, or there is none.
+        """
+        if not data:
+            raise InvalidValue(f"table {self.name!r}: there is nothing to change; give at least one field")
+        for name in data:
+            if name in MANAGED or name == self.model.__tenant__:
+                raise InvalidValue(f"field {name!r} is set by the repository; leave it out", details={"field": name})
+        return [self.parameter(self.field(name), value) for name, value in data.items()]
+
     def parameter(self, field: Field, value: object) -> Any:
         """Return one checked value. Raises InvalidValue."""
         try:
@@ -189,7 +214,7 @@ def invalid(table: str, error: msgspec.ValidationError, field: str = "") -> Inva
 def _fields(model: type[DatabaseModel], table: str) -> dict[str, Field]:
     hints = get_type_hints(model, include_extras=True)
     defaults = {each.name: each.default for each in msgspec.structs.fields(model)}
-    own = [name for name in model.__struct_fields__ if name not in ("id", *_LAST)]
+    own = [name for name in model.__struct_fields__ if name not in MANAGED]
     return {
         name: make_field(table, name, hints[name], defaults[name], model.__max_value_bytes__)
         for name in ("id", *own, *_LAST)
@@ -200,7 +225,7 @@ def _tenant_of(model: type[DatabaseModel], fields: Mapping[str, Field]) -> Field
     if not model.__tenant__:
         return None
     field = fields.get(model.__tenant__)
-    if field is None or field.name in ("id", *_LAST):
+    if field is None or field.name in MANAGED:
         raise ConfigurationError(
             f"model {model.__name__!r}: tenant={model.__tenant__!r} is none of its own fields; name the one that says "
             f"whose a row is"

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import builtins
 import itertools
-from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 from uuid import UUID
-
-import msgspec
 
 from cliffracer_core.interfaces import ServiceInfo
 
@@ -21,7 +19,7 @@ from .errors import InvalidValue, RecordNotFound, StaleRecord
 from .ids import as_id
 from .models import DatabaseModel, table_of
 from .paging import Page, checked_count, place_of, read_place
-from .statements import MANAGED, Statements
+from .statements import Statements
 from .tenancy import TenantRows
 
 __all__ = ["Repository"]
@@ -54,7 +52,7 @@ class Repository(Generic[M]):
         self.table = table_of(model)
         self.db = db or Database()
         self._statements = Statements(self.table)
-        self._names = self.table.names
+        self._load = cast(Callable[[tuple[Any, ...]], M], self.table.load)
         field = self.table.tenant
         self._tenant = TenantRows(self.db, self.table, field) if field is not None else None
         self._rows = self._tenant or self.db
@@ -99,7 +97,7 @@ class Repository(Generic[M]):
             UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
         """
         checked = self._check(model)
-        await self._rows.run(self._statements.insert, self._parameters(checked), self._statements.fields)
+        await self._rows.run(self._statements.insert, self.table.dump(checked), self._statements.fields)
         return checked
 
     async def get(self, id: Id) -> M:
@@ -159,7 +157,7 @@ class Repository(Generic[M]):
         fields = (on,) if isinstance(on, str) else tuple(on)
         for each in fields:
             self.table.field(each)
-        parameters = self._parameters(self._check(model))
+        parameters = self.table.dump(self._check(model))
         rows = await self._rows.fetch_all(self._statements.upsert(fields), parameters, self._statements.fields)
         return self._load(rows[0])
 
@@ -180,7 +178,7 @@ class Repository(Generic[M]):
         source = iter(models)
         while chunk := builtins.list(itertools.islice(source, COPY_CHUNK)):
             rows = self._bulk.rows(chunk) if self._bulk is not None else None
-            yield [self._parameters(self._check(model)) for model in chunk] if rows is None else rows
+            yield [self.table.dump(self._check(model)) for model in chunk] if rows is None else rows
 
     async def list(self, limit: int = 100, offset: int = 0, *, order_by: str = "id") -> builtins.list[M]:
         """Return rows in the order of their ids, the oldest first, or of a field (`-field`: descending)."""
@@ -294,8 +292,6 @@ class Repository(Generic[M]):
     # --- checks and conversions ---
 
     def _check(self, model: M) -> M:
-        if type(model) is not self.model:
-            raise InvalidValue(f"table {self.table.name!r} takes {self.model.__name__}, not {type(model).__name__}")
         checked = self.table.check(model)
         if self._tenant is not None:
             self._tenant.check_owner(checked)
@@ -304,27 +300,11 @@ class Repository(Generic[M]):
     def _filter(self, conditions: Sequence[Condition | AnyOf], equal: dict[str, object]) -> Filter:
         return check(self.table, conditions, equal)
 
-    def _parameters(self, checked: M) -> builtins.list[Any]:
-        return self.table.dump(checked)
-
     def _changes(self, data: Mapping[str, object]) -> builtins.list[Any]:
-        if not data:
-            raise InvalidValue(f"table {self.table.name!r}: there is nothing to change; give at least one field")
-        for name in data:
-            if name in MANAGED or name == self.model.__tenant__:
-                raise InvalidValue(f"field {name!r} is set by the repository; leave it out", details={"field": name})
-        return [self.table.parameter(self.table.field(name), value) for name, value in data.items()]
+        return self.table.changes(data)
 
     def _order(self, order_by: str | Sequence[str]) -> builtins.list[tuple[str, bool]]:
         return order_of(self.table, order_by)
-
-    def _load(self, row: tuple[Any, ...]) -> M:
-        try:
-            return msgspec.convert(dict(zip(self._names, row, strict=True)), self.model, str_keys=True)
-        except msgspec.ValidationError as error:
-            raise InvalidValue(
-                f"table {self.table.name!r}: a stored row does not fit the model: {error}; migrate the data"
-            ) from None
 
     def _not_found(self) -> RecordNotFound:
         return RecordNotFound(f"table {self.table.name!r} has no row with this id", details={"table": self.table.name})

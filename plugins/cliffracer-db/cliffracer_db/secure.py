@@ -14,9 +14,8 @@ from .columns import Field
 from .conditions import AnyOf, Condition, Filter
 from .database import Database
 from .errors import SuspiciousInput, UnknownField, ValueTooLarge
-from .models import DatabaseModel
+from .models import MANAGED, DatabaseModel
 from .repository import Repository
-from .statements import MANAGED
 
 __all__ = ["SecureRepository"]
 

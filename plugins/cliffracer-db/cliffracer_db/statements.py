@@ -9,13 +9,12 @@ from psycopg import sql
 
 from .conditions import Shape, where_clause
 from .ddl import constraints_of
-from .models import Table
+from .models import MANAGED, Table
 
 __all__ = ["Statements"]
 
 T = TypeVar("T")
 _MOST_KEPT = 1000
-MANAGED = frozenset({"id", "created_at", "updated_at"})
 
 
 class Statements:
