@@ -3,32 +3,44 @@
 from __future__ import annotations
 
 import inspect
+import re
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parent.parent / "benchmarks" / "results.md"
+RESULTS = Path(__file__).parent.parent / "benchmarks"
 SAMPLES = "Every sample"
 
 
 def results(text: str) -> str:
-    """Return benchmarks/results.md as part of a page: without its title, with the samples folded up.
+    """Return a file of results as part of a page: its headings one level deeper, the samples folded up.
 
     Raises:
-        ValueError: it has no table.
+        ValueError: it has no title or no table.
     """
-    lines, folded = [], False
-    for line in text.splitlines():
-        if line.startswith("# "):
-            continue
+    title = re.match(r"# Results: (.+)\n", text)
+    if title is None or not re.search(r"^\|", text, re.M):
+        raise ValueError("results of benchmarks without a title or a table; run python -m benchmarks")
+    lines, folded = [f"## {title[1]}"], False
+    for line in text.splitlines()[1:]:
         if line.startswith(SAMPLES):
             lines.append(f'??? note "{line.rstrip(":")}"')
             folded = True
             continue
         folded = folded and not line.startswith("#")
-        lines.append(f"    {line}" if folded and line else line)
-    if not any(line.lstrip().startswith("|") for line in lines):
-        raise ValueError("benchmarks/results.md has no table; run python -m benchmarks")
+        deeper = f"#{line}" if line.startswith("#") else line
+        lines.append(f"    {line}" if folded and line else deeper)
     return "\n".join(lines).replace("README.md says", "`benchmarks/README.md` says")
+
+
+def all_results() -> str:
+    """Return what each benchmark command has written, one after the other: `results.md`, `results-*.md`."""
+    return "\n".join(
+        results(each.read_text(encoding="utf-8")) for each in sorted(RESULTS.glob("results*.md"), key=_rank)
+    )
+
+
+def _rank(path: Path) -> tuple[bool, str]:
+    return (path.name != "results.md", path.name)
 
 
 def names() -> str:
@@ -68,7 +80,7 @@ def where(name: str) -> str:
 def on_page_markdown(markdown: str, page: Any, config: Any, files: Any) -> str:
     """Fill in the two marks; called by mkdocs for each page."""
     if "<!-- benchmark results -->" in markdown:
-        markdown = markdown.replace("<!-- benchmark results -->", results(RESULTS.read_text(encoding="utf-8")))
+        markdown = markdown.replace("<!-- benchmark results -->", all_results())
     if "<!-- names of the kernel -->" in markdown:
         markdown = markdown.replace("<!-- names of the kernel -->", names())
     return markdown

@@ -89,27 +89,21 @@ class Bench:
 
     Args:
         python: the interpreter of all workers.
-        url: of the NATS server, with its token.
         seconds: how long one sample lasts, roughly.
         full: the sizes that the targets name, where the usual ones are smaller.
-        plugins: of Cliffracer, as in `CLIFFRACER_PLUGINS`.
-        faststream: how FastStream is set up.
+        env: of all workers, beside this process's own.
         folder: an empty one, in which the workers run.
     """
 
-    def __init__(
-        self, python: str, url: str, seconds: float, *, full: bool, plugins: str, faststream: str, folder: Path
-    ) -> None:
+    def __init__(self, python: str, seconds: float, *, full: bool, env: Mapping[str, str], folder: Path) -> None:
         self.python = python
-        self.url = url
         self.seconds = seconds
         self.full = full
         self.folder = folder
         self.counts: dict[str, int] = {}
         """How many durable messages a contestant can handle in `seconds`, from its rehearsal."""
         self.env = {key: value for key, value in os.environ.items() if not key.startswith(_NOT_OURS)}
-        self.env |= {"PYTHONPATH": str(ROOT), "BENCH_NATS_URL": url}
-        self.env |= {"CLIFFRACER_PLUGINS": plugins, "BENCH_FASTSTREAM": faststream}
+        self.env |= {"PYTHONPATH": str(ROOT), **env}
 
     def worker(
         self,

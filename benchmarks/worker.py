@@ -56,7 +56,7 @@ def main() -> None:
     part, contestant, options = sys.argv[1:4]
     module, _, name = part.partition(":")
     play = getattr(import_module(f"benchmarks.{module}"), name)
-    station = Station(contestant, os.environ.get("BENCH_NATS_URL", ""))
+    station = Station(contestant, os.environ.get("BENCH_URL", ""))
     os.dup2(2, 1)
     factory: Callable[[], asyncio.AbstractEventLoop] | None = None
     with contextlib.suppress(ImportError):

@@ -11,7 +11,7 @@ from .context import MessageContext, create_correlation_id, enter_call, running_
 from .errors import Cancelled, CliffracerError, DeadlineExceeded, Overloaded
 from .handlers import Declaration
 from .interfaces import Call, Middleware
-from .limits import Gate, Run
+from .limits import Gate, Run, Waiting
 from .scope import Scope
 from .threads import Threads
 from .validation import Arguments
@@ -91,7 +91,8 @@ class Handler:
             context.arguments = self.arguments.convert(arguments)
         future: asyncio.Future[object] = self.scope.loop.create_future()
         run = Run()
-        self.gate.enter(lambda: self.scope.start(self._invoked(context, run, future), run, None), sys.maxsize)
+        start = Waiting(lambda what, since: self.scope.start(self._invoked(context, run, future), run))
+        self.gate.enter(start, sys.maxsize)
         try:
             return await future
         except asyncio.CancelledError:
@@ -180,13 +181,13 @@ class Handler:
         """
         future: asyncio.Future[None] = self.scope.loop.create_future()
 
-        def start() -> None:
+        def start(what: object, since: float) -> None:
             if future.done():
                 self.gate.leave()
             else:
                 future.set_result(None)
 
-        if not self.gate.wait(start, self.scope.queue_size):
+        if not self.gate.wait(Waiting(start), self.scope.queue_size):
             raise self.overloaded(self.scope.queue_size)
         try:
             await future

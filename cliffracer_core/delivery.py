@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import sys
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from .compiled import FATAL, Handler, stopped
-from .context import MessageContext, create_correlation_id
+from .context import MessageContext, create_correlation_id, enter_call, ids
+from .endpoint import Endpoint
 from .errors import CliffracerError, InvalidHeader, NotFoundError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
 from .interfaces import DurableTransport, MetricsSink, Transport
 from .limits import Run
 from .messages import CORRELATION_ID, CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Delivery, Message, validate_headers
-from .scope import Scope
+from .scope import Scope, refused
 from .subjects import overlaps
 
 __all__ = ["DEAD", "DurableEndpoint", "EventEndpoint", "Redriver", "dead_letter", "dlq_stream", "redrive"]
@@ -120,7 +120,7 @@ def _header_text(text: str) -> str:
     return "".join(each if each.isprintable() else " " for each in text).strip() or "?"
 
 
-class EventEndpoint:
+class EventEndpoint(Endpoint[Message]):
     """Handle core events: at most once, dropped past the buffer, rejected ones kept as dead letters."""
 
     def __init__(
@@ -132,48 +132,37 @@ class EventEndpoint:
         buffer: int,
         sinks: Sequence[MetricsSink] = (),
     ) -> None:
-        self.handler = handler
+        super().__init__(handler, buffer)
         self._sinks = sinks
         self.dropped = 0
         self.rejected = 0
         self._transport = transport
         self._options = options
-        self._buffer = buffer
-        self._name = handler.declaration.name
         self._pattern = options.pattern
         self._timeout_s = options.timeout
-        self._chain = handler.chain
-        self._gate = handler.gate
-        self._scope = handler.scope
         self._logged = 0.0
-        self._sees_requests = overlaps(options.pattern, "rpc.>")
+        self.on_message: Callable[[Message], None] = (
+            self._take_event if overlaps(options.pattern, "rpc.>") else self.take
+        )
+        """Takes an event from the transport; never blocks."""
 
-    def on_message(self, message: Message) -> None:
-        """Take an event from the transport; never blocks."""
-        if self._sees_requests and message.subject.startswith("rpc."):
-            return
-        gate = self._gate
-        if gate.free > 0 and not gate.waiting:  # `gate.take()`
-            gate.free -= 1
-            run = Run()
-            self._scope.start(self._serve(message, run), run, None)
-        elif not gate.wait(functools.partial(self._start, message), self._buffer):
-            self.dropped += 1
-            for sink in self._sinks:
-                sink.record("dropped", 1.0, {"handler": self.handler.name, "kind": "event"})
-            now = time.monotonic()
-            if now - self._logged > 1.0:
-                self._logged = now
-                logger.warning(
-                    "%s: %d events dropped, %d wait; raise 'concurrency' or make the event durable",
-                    self.handler.name, self.dropped, self._buffer,
-                )  # fmt: skip
+    def _take_event(self, message: Message) -> None:
+        if not message.subject.startswith("rpc."):
+            self.take(message)
 
-    def _start(self, message: Message) -> None:
-        run = Run()
-        self._scope.start(self._serve(message, run), run, None)
+    def _refuse(self, message: Message) -> None:
+        self.dropped += 1
+        for sink in self._sinks:
+            sink.record("dropped", 1.0, {"handler": self.handler.name, "kind": "event"})
+        now = time.monotonic()
+        if now - self._logged > 1.0:
+            self._logged = now
+            logger.warning(
+                "%s: %d events dropped, %d wait; raise 'concurrency' or make the event durable",
+                self.handler.name, self.dropped, self._queue_size,
+            )  # fmt: skip
 
-    async def _serve(self, message: Message, run: Run) -> None:
+    async def _serve(self, message: Message, run: Run, received: float | None) -> None:
         scope = self._scope
         headers = message.headers or _NO_HEADERS
         context = MessageContext(
@@ -184,13 +173,20 @@ class EventEndpoint:
             pattern=self._pattern,
             body=message.body,
             headers=headers,
-            correlation_id=headers.get(CORRELATION_ID) or create_correlation_id(),
+            correlation_id=headers.get(CORRELATION_ID) or ids.next(),
             deadline=None if self._timeout_s is None else time.monotonic() + self._timeout_s,
         )
         begun = False
         try:
-            scope.begin(run, context)
+            if scope.closing:  # from here as `scope.begin`
+                raise refused(run)
             begun = True
+            enter_call(context)
+            if context.deadline is not None:
+                run.deadline = context.deadline
+                scope.deadlines.watch(context.deadline)
+            if run.task is not None:
+                scope.register(run, run.task)
             await self._chain(context)
         except asyncio.CancelledError:
             if begun:  # what never began is counted where the grace time ends
@@ -203,8 +199,13 @@ class EventEndpoint:
             else:
                 _log_failure(self.handler, context, error)
         finally:
-            scope.end(run)
-            self._gate.leave()
+            run.over = True
+            if run.task is not None:
+                scope.end(run)
+            if self._gate.waiting:
+                self._gate.leave()
+            else:
+                self._gate.free += 1
 
     async def _reject(self, message: Message, context: MessageContext, error: ValidationError) -> None:
         self.rejected += 1
@@ -217,46 +218,48 @@ class EventEndpoint:
                 logger.error("%s: the rejected event could not be kept: %s", self.handler.name, describe(failure))
 
 
-class DurableEndpoint:
+class DurableEndpoint(Endpoint[Delivery]):
     """Handle durable events: ack, retry with backoff, dead letter."""
 
     def __init__(self, handler: Handler, transport: DurableTransport, options: EventOptions) -> None:
-        self.handler = handler
+        super().__init__(handler, sys.maxsize)
         self.options = options
         self._attempts = options.retries + 1
         self._transport = transport
-        self._name = handler.declaration.name
-        self._chain = handler.chain
-        self._gate = handler.gate
-        self._scope = handler.scope
+        self._pattern = options.pattern
+        self._timeout_s = options.timeout
+        self.on_delivery = self.take
+        """Takes a delivery from the transport; never blocks. It is kept alive from here until it is over."""
 
-    def on_delivery(self, delivery: Delivery) -> None:
-        """Take a delivery from the transport; never blocks. It is kept alive from here until it is over."""
-        if self._gate.take():
-            if not self._start(delivery).over:
-                self._keep(delivery)
-        else:
-            self._keep(delivery)
-            self._gate.wait(functools.partial(self._start, delivery), sys.maxsize)
-
-    def _keep(self, delivery: Delivery) -> None:
+    def _queued(self, delivery: Delivery) -> None:
+        """Tell the broker, while it waits or runs, three times per ack wait that work on it goes on."""
         self._scope.timers.add(delivery, _Renewal(delivery, self._scope, self.options.ack_wait_s / 3))
 
-    def _start(self, delivery: Delivery) -> Run:
-        run = Run()
-        self._scope.start(self._serve(delivery, run), run, None)
-        return run
+    def _waits(self, delivery: Delivery, run: Run, task: asyncio.Task[object]) -> None:
+        self._scope.register(run, task)
+        if delivery not in self._scope.timers.entries:
+            self._queued(delivery)
 
-    async def _serve(self, delivery: Delivery, run: Run) -> None:
+    async def _serve(self, delivery: Delivery, run: Run, received: float | None) -> None:
+        scope = self._scope
         context = self._context(delivery)
         try:
             if context.attempt > self._attempts:
                 raise _Exhausted(f"no attempt of {self._attempts} came to an end; its process died")
             try:
-                self._scope.begin(run, context)
+                if scope.closing:  # from here as `scope.begin`
+                    raise refused(run)
+                enter_call(context)
+                if context.deadline is not None:
+                    run.deadline = context.deadline
+                    scope.deadlines.watch(context.deadline)
+                if run.task is not None:
+                    self._waits(delivery, run, run.task)
                 await self._chain(context)
             finally:
-                self._scope.end(run)
+                run.over = True
+                if run.task is not None:
+                    scope.end(run)
         except asyncio.CancelledError:
             if run.reason == "shutdown":
                 await self._settle(delivery.nak())
@@ -273,9 +276,13 @@ class DurableEndpoint:
                 self._unsettled(error)
         finally:
             if not run.over:
-                self._scope.end(run)
-            self._scope.timers.discard(delivery)
-            self._gate.leave()
+                scope.end(run)
+            if delivery in scope.timers.entries:
+                scope.timers.discard(delivery)
+            if self._gate.waiting:
+                self._gate.leave()
+            else:
+                self._gate.free += 1
 
     def _context(self, delivery: Delivery) -> MessageContext:
         message, headers = delivery.message, delivery.message.headers or _NO_HEADERS
@@ -285,11 +292,11 @@ class DurableEndpoint:
             service=self._scope.service,
             handler=self._name,
             subject=_original_subject(message) if headers else message.subject,
-            pattern=self.options.pattern,
+            pattern=self._pattern,
             body=message.body,
             headers=headers,
             correlation_id=(headers and headers.get(CORRELATION_ID)) or message_id,
-            deadline=None if self.options.timeout is None else time.monotonic() + self.options.timeout,
+            deadline=None if self._timeout_s is None else time.monotonic() + self._timeout_s,
             attempt=delivery.attempt,
             message_id=message_id,
         )

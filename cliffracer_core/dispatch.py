@@ -36,7 +36,7 @@ __all__ = ["compile_handler", "sort_layers"]
 logger = logging.getLogger("cliffracer")
 
 _STAGES = {"observe": 0, "guard": 1, "shape": 2}
-_asdict = msgspec.structs.asdict
+_asdict, _astuple = msgspec.structs.asdict, msgspec.structs.astuple
 
 
 def compile_handler(
@@ -115,30 +115,35 @@ def _wrap(call: Call, layers: Sequence[Middleware]) -> Call:
 def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: Mapping[type, Resolver]) -> Call:
     decode, quick, whole = _decoder(arguments), arguments.quick, arguments.whole
     given = [(name, _for_parameter(injectables[type], name)) for name, type in arguments.injected.items()]
+    in_order = inspect.iscoroutinefunction(function) and list(inspect.signature(function).parameters) == list(
+        arguments.struct.__struct_fields__
+    )
 
     def call(context: MessageContext) -> Awaitable[object]:
-        values = context.arguments
-        if values is None:
-            try:
-                if CONTENT_TYPE in context.headers:
-                    values = decode(context)
-                elif whole is None:
-                    values = context.arguments = _asdict(quick(context.body))
-                else:
-                    values = context.arguments = {whole: quick(context.body)}
-            except Exception:
-                values = decode(context)  # says in words of ours what is wrong, or knows better
-        awaitable: Awaitable[object] = function(**values)
-        return awaitable
-
-    def call_with_given(context: MessageContext) -> Awaitable[object]:
         values = context.arguments
         if values is None:
             values = decode(context)
         awaitable: Awaitable[object] = function(**values, **{name: resolve(context) for name, resolve in given})
         return awaitable
 
-    return call_with_given if given else call
+    def call_in_order(context: MessageContext) -> Awaitable[object]:
+        awaitable: Awaitable[object]
+        if context.arguments is None and CONTENT_TYPE not in context.headers:
+            try:
+                body = quick(context.body)
+            except Exception:
+                pass  # what follows says in words of ours what is wrong, or knows better
+            else:  # by position, which takes half the time of a call by name
+                if whole is None:
+                    context.arguments = _asdict(body)
+                    awaitable = function(*_astuple(body))
+                else:
+                    context.arguments = {whole: body}
+                    awaitable = function(body)
+                return awaitable
+        return call(context)
+
+    return call_in_order if in_order else call
 
 
 def _for_parameter(resolve: Resolver, name: str) -> Resolver:

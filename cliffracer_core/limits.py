@@ -7,10 +7,11 @@ import logging
 import math
 from collections import deque
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
-__all__ = ["Gate", "Run"]
+__all__ = ["Gate", "Run", "Waiting"]
 
 logger = logging.getLogger("cliffracer")
 
@@ -38,6 +39,15 @@ class Run(msgspec.Struct, eq=False):
         self.stop("deadline")
 
 
+class Waiting(msgspec.Struct, eq=False, gc=False):
+    """One who waits for a slot; tens of thousands may, and the garbage collector need not look at any."""
+
+    start: Callable[[Any, float], object]
+    what: Any = None
+    since: float = 0.0
+    """When it came, on `time.monotonic()`, where that matters."""
+
+
 class Gate:
     """Let at most `limit` calls of one handler run; the others wait in a bounded queue.
 
@@ -51,7 +61,7 @@ class Gate:
         self.limit = limit
         self.free = limit
         self.stuck = 0
-        self.waiting: deque[Callable[[], object]] = deque()
+        self.waiting: deque[Waiting] = deque()
         self._loop = loop
         self._pumping = False
 
@@ -65,12 +75,12 @@ class Gate:
         """Nothing runs and nothing waits."""
         return not self.running and not self.waiting
 
-    def enter(self, start: Callable[[], object], queue_size: int) -> bool:
-        """Run `start` now if there is a slot, later if there is room to wait; False if there is neither."""
+    def enter(self, waiting: Waiting, queue_size: int) -> bool:
+        """Start it now if there is a slot, later if there is room to wait; False if there is neither."""
         if self.take():
-            start()
+            waiting.start(waiting.what, waiting.since)
             return True
-        return self.wait(start, queue_size)
+        return self.wait(waiting, queue_size)
 
     def take(self) -> bool:
         """Take a slot if one is free and nobody waits."""
@@ -79,11 +89,11 @@ class Gate:
         self.free -= 1
         return True
 
-    def wait(self, start: Callable[[], object], queue_size: int) -> bool:
-        """Queue `start` until there is a slot; False if `queue_size` wait already."""
+    def wait(self, waiting: Waiting, queue_size: int) -> bool:
+        """Start it when there is a slot; False if `queue_size` wait already."""
         if len(self.waiting) >= queue_size:
             return False
-        self.waiting.append(start)
+        self.waiting.append(waiting)
         return True
 
     def leave(self) -> None:
@@ -97,7 +107,8 @@ class Gate:
         """Start all who wait, limit or not: their service is closing, so each only hears of that."""
         while self.waiting:
             self.free -= 1
-            self.waiting.popleft()()
+            next = self.waiting.popleft()
+            next.start(next.what, next.since)
 
     def thread_stuck(self) -> None:
         """Keep a slot taken: the call was cancelled, its thread still runs."""
@@ -114,4 +125,5 @@ class Gate:
         self._pumping = False
         while self.waiting and self.free > 0:
             self.free -= 1
-            self.waiting.popleft()()
+            next = self.waiting.popleft()
+            next.start(next.what, next.since)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import logging
+import math
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from .compiled import FATAL, Handler, stopped
-from .context import MessageContext, create_correlation_id
+from .context import MessageContext, enter_call, ids
+from .endpoint import Endpoint
 from .errors import (
     Cancelled,
     CliffracerError,
@@ -32,7 +34,7 @@ from .messages import (
     Message,
     codec_for,
 )
-from .scope import Scope
+from .scope import Scope, refused
 from .subjects import is_pattern
 
 __all__ = [
@@ -82,7 +84,7 @@ class Publisher(Protocol):
         """Send; see `Transport.publish`."""
 
 
-class RequestEndpoint:
+class RequestEndpoint(Endpoint[Message]):
     """Answer the requests of one subject or pattern with a compiled handler.
 
     Args:
@@ -96,55 +98,52 @@ class RequestEndpoint:
     def __init__(
         self, handler: Handler, transport: Publisher, subject: str, *, timeout_s: float, queue_size: int
     ) -> None:
-        self.handler = handler
+        super().__init__(handler, queue_size)
         self.subject = subject
         self._transport = transport
         self._publish = transport.publish
-        self._chain = handler.chain
         self._timeout_s = timeout_s
-        self._queue_size = queue_size
-        self._scope = handler.scope
-        self._gate = handler.gate
-        self._method = handler.declaration.name
-        self._sees_others = is_pattern(subject)
+        self.on_message: Callable[[Message], None] = self._take_own if is_pattern(subject) else self.take
+        """Takes a request from the transport; never blocks."""
 
-    def on_message(self, message: Message) -> None:
-        """Take a request from the transport; never blocks."""
-        if self._sees_others and (message.subject.endswith(CANCEL) or f".{ALL}." in message.subject):
-            return
-        received, gate = time.monotonic(), self._gate
-        if gate.free > 0 and not gate.waiting:  # `gate.take()`, as below `gate.leave()`: each call pays for it
-            gate.free -= 1
-            run = Run()
-            self._scope.start(self._serve(message, received, received, run), run, message.reply_to)
-        elif not gate.wait(functools.partial(self._start, message, received), self._queue_size):
-            self._scope.spawn(self._refuse(message, self.handler.overloaded(self._queue_size)))
+    def _take_own(self, message: Message) -> None:
+        if not (message.subject.endswith(CANCEL) or f".{ALL}." in message.subject):
+            self.take(message)
 
-    def _start(self, message: Message, received: float) -> None:
-        run = Run()
-        self._scope.start(self._serve(message, received, time.monotonic(), run), run, message.reply_to)
+    def _refuse(self, message: Message) -> None:
+        self._scope.spawn(self._fail(message, self.handler.overloaded(self._queue_size), None))
 
-    async def _serve(self, message: Message, received: float, now: float, run: Run) -> None:
-        scope = self._scope
+    def _waits(self, message: Message, run: Run, task: asyncio.Task[object]) -> None:
+        self._scope.register(run, task, message.reply_to)
+
+    async def _serve(self, message: Message, run: Run, received: float | None) -> None:
+        scope, reply_to = self._scope, message.reply_to
         context: MessageContext | None = None
         answered = False
         try:
-            context = self._context(message, received, now)
+            context = self._context(message, received)
             try:
-                scope.begin(run, context)
+                if scope.closing:  # from here as `scope.begin`
+                    raise refused(run)
+                enter_call(context)
+                run.deadline = deadline = context.deadline or math.inf  # a request always has one
+                if deadline < scope.deadlines.next_at:
+                    scope.deadlines.watch(deadline)
+                if run.task is not None:
+                    scope.register(run, run.task, reply_to)
                 result = await self._chain(context)
             finally:
                 run.over = True
                 if run.task is not None:
                     scope.end(run)
-            if message.reply_to is not None:
+            if reply_to is not None:
                 codec, headers = JSON, None
                 if CONTENT_TYPE in context.headers:
                     codec = codec_for(message.headers)
                     headers = None if codec is JSON else {CONTENT_TYPE: codec.content_type}
                 body = codec.encode(result)
                 answered = True
-                await self._publish(Message(message.reply_to, body, headers))
+                await self._publish(Message(reply_to, body, headers))
         except asyncio.CancelledError:
             uncancel()
             await self._fail(message, stopped(run, self.handler.name), context)
@@ -157,11 +156,10 @@ class RequestEndpoint:
         finally:
             if not run.over:
                 scope.end(run)
-            gate = self._gate
-            if gate.waiting:
-                gate.leave()
+            if self._gate.waiting:
+                self._gate.leave()
             else:
-                gate.free += 1
+                self._gate.free += 1
 
     def _unsendable(self, error: BaseException) -> BaseException | None:
         """Say what to tell the caller when its reply could not be sent; None where it cannot be reached."""
@@ -172,8 +170,11 @@ class RequestEndpoint:
         logger.warning("%s: the reply could not be sent: %s", self.handler.name, describe(error))
         return None
 
-    def _context(self, message: Message, received: float, now: float) -> MessageContext:
+    def _context(self, message: Message, received: float | None) -> MessageContext:
         headers = message.headers or _NO_HEADERS
+        now = time.monotonic()
+        if received is None:
+            received = now
         scope = self._scope
         timeout_s = self._timeout_s
         if TIMEOUT_MS in headers:
@@ -191,18 +192,15 @@ class RequestEndpoint:
         return MessageContext(
             kind="rpc",
             service=scope.service,
-            handler=self._method,
+            handler=self._name,
             subject=message.subject,
             pattern=self.subject,
             body=message.body,
             headers=headers,
             reply_to=message.reply_to,
-            correlation_id=headers.get(CORRELATION_ID) or create_correlation_id(),
+            correlation_id=headers.get(CORRELATION_ID) or ids.next(),
             deadline=deadline,
         )
-
-    async def _refuse(self, message: Message, error: CliffracerError) -> None:
-        await self._fail(message, error, None)
 
     async def _fail(
         self, message: Message, error: BaseException, context: MessageContext | None, origin: str | None = None

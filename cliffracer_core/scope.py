@@ -13,12 +13,13 @@ from .context import MessageContext, enter_call, leave_calls
 from .deadlines import Deadlines, Expiring
 from .limits import Gate, Run
 
-__all__ = ["Scope"]
+__all__ = ["EAGER", "Scope", "Task", "refused"]
 
 logger = logging.getLogger("cliffracer")
 
-_EAGER = sys.version_info >= (3, 12)
-_Task: Callable[..., asyncio.Task[Any]] = asyncio.Task
+EAGER = sys.version_info >= (3, 12)
+"""A task runs at once, up to where it first waits."""
+Task: Callable[..., asyncio.Task[Any]] = asyncio.Task
 
 
 class Scope:
@@ -41,35 +42,29 @@ class Scope:
         self.gates: list[Gate] = []
         self.closing = False
         """The grace time is over: what still waits for a slot is refused, not run."""
-        self._clean = contextvars.copy_context()
-        self._clean.run(leave_calls)
+        self.clean = contextvars.copy_context()
+        """What every call's own context is a copy of."""
+        self.clean.run(leave_calls)
 
-    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Run a coroutine in a task of its own with a copy of the clean context.
 
         The loop holds the task only weakly: what outlives its first step must be held by what it waits for.
         """
-        if _EAGER:
-            _Task(coroutine, loop=self.loop, context=self._clean.copy(), eager_start=True)
-        else:
-            _Task(coroutine, loop=self.loop, context=self._clean.copy())
+        if EAGER:
+            return Task(coroutine, loop=self.loop, context=self.clean.copy(), eager_start=True)
+        return Task(coroutine, loop=self.loop, context=self.clean.copy())
 
-    def start(self, coroutine: Coroutine[Any, Any, Any], run: Run, token: str | None) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, Any], run: Run) -> None:
         """Run a call as `spawn` does; it calls `begin` first and `end` in every case.
 
         Only a call that waits for something is kept in `runs`: nothing can stop any other.
-
-        Args:
-            coroutine: the call.
-            run: made for it.
-            token: its reply token.
         """
-        if _EAGER:
-            task = _Task(coroutine, loop=self.loop, context=self._clean.copy(), eager_start=True)
-            if not run.over and not task.done():
-                self.register(run, task, token)
-        else:
-            _Task(coroutine, loop=self.loop, context=self._clean.copy())
+        task = self.spawn(coroutine)
+        if not EAGER:
+            run.task = task
+        elif not run.over and not task.done():
+            self.register(run, task)
 
     def begin(self, run: Run, context: MessageContext) -> None:
         """Make a call the current task's, to be stopped at its deadline; then await its chain.
@@ -78,16 +73,14 @@ class Scope:
             asyncio.CancelledError: the service stops, and starts no more calls.
         """
         if self.closing:
-            run.reason = "shutdown"
-            raise asyncio.CancelledError
+            raise refused(run)
         enter_call(context)
         if context.deadline is not None:
             run.deadline = context.deadline
             if context.deadline < self.deadlines.next_at:
                 self.deadlines.watch(context.deadline)
-        if not _EAGER:
-            task = asyncio.current_task(self.loop)  # to find out the running loop is a system call there
-            self.register(run, task, context.reply_to)
+        if run.task is not None:
+            self.register(run, run.task, context.reply_to)
 
     def register(self, run: Run, task: asyncio.Task[Any] | None, token: str | None = None) -> None:
         """Let a call that waits be found, and stopped, until `end`."""
@@ -120,7 +113,15 @@ class Scope:
         for run in list(self.runs.values()):
             run.stop("shutdown")
         until = self.loop.time() + 1.0
-        while not self.idle and self.loop.time() < until:
-            await asyncio.sleep(0.002)
-        self.deadlines.close()
-        self.timers.close()
+        try:
+            while not self.idle and self.loop.time() < until:
+                await asyncio.sleep(0.002)
+        finally:
+            self.deadlines.close()
+            self.timers.close()
+
+
+def refused(run: Run) -> asyncio.CancelledError:
+    """Return what a call raises that would begin while its service stops."""
+    run.reason = "shutdown"
+    return asyncio.CancelledError()

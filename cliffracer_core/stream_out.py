@@ -214,11 +214,11 @@ class StreamEndpoint(RequestEndpoint):
         super().__init__(handler, transport, subject, timeout_s=timeout_s, queue_size=queue_size)
         self._controls = controls
 
-    async def _serve(self, message: Message, received: float, now: float, run: Run) -> None:
+    async def _serve(self, message: Message, run: Run, received: float | None) -> None:
         context: MessageContext | None = None
         stream: Outbound | None = None
         try:
-            context = self._context(message, received, now)
+            context = self._context(message, received)
             control = self._controls.new_subject()
             stream = Outbound(self.handler, self._transport, control, message, context, run)
             context.state[STREAM] = stream.send_all

@@ -71,6 +71,8 @@ async def test_call_never_runs_when_its_time_is_up_in_the_queue(transport_url: s
         await eventually(lambda: ran == [0])
         with pytest.raises(DeadlineExceeded):
             await caller.call(name, "work", {"number": 1}, timeout=0.1)
+        arrived = service.runtime.handlers["work"].gate.waiting[0].since
+        await eventually(lambda: time.monotonic() > arrived + 0.1)  # its time began later here than at the caller
         release.set()
         assert await running == 0
         assert await caller.call(name, "work", {"number": 2}) == 2

@@ -7,11 +7,15 @@ import math
 from collections.abc import Callable
 
 from cliffracer_core.deadlines import Deadlines
-from cliffracer_core.limits import Gate, Run
+from cliffracer_core.limits import Gate, Run, Waiting
 
 
 def recording(into: list[object], item: object) -> Callable[[], None]:
     return lambda: into.append(item)
+
+
+def waiting(into: list[object], item: object) -> Waiting:
+    return Waiting(lambda what, since: into.append(what), item)
 
 
 class Alarm:
@@ -145,7 +149,7 @@ async def test_run_is_left_alone_when_it_does_not_run() -> None:
 async def test_gate_starts_queues_or_refuses_when_slots_and_queue_fill_up() -> None:
     """Up to the limit calls start at once, then they wait, and past the queue they are refused."""
     gate, begun = Gate(2, asyncio.get_running_loop()), list[object]()
-    assert [gate.enter(recording(begun, number), 1) for number in range(4)] == [True, True, True, False]
+    assert [gate.enter(waiting(begun, number), 1) for number in range(4)] == [True, True, True, False]
     assert begun == [0, 1]
     assert (gate.running, len(gate.waiting), gate.idle) == (2, 1, False)
 
@@ -154,11 +158,11 @@ async def test_waiting_call_starts_from_the_loop_when_a_slot_is_freed() -> None:
     """Who waits starts in order, each once, and not from the stack of the call that ended."""
     gate, begun = Gate(2, asyncio.get_running_loop()), list[object]()
     for number in range(4):
-        gate.enter(recording(begun, number), 9)
+        gate.enter(waiting(begun, number), 9)
     gate.leave()
     gate.leave()
     assert begun == [0, 1]
-    assert not gate.enter(recording(begun, "late"), 2)
+    assert not gate.enter(waiting(begun, "late"), 2)
     await asyncio.sleep(0)
     assert begun == [0, 1, 2, 3]
     gate.leave()
@@ -170,9 +174,9 @@ async def test_newcomer_queues_up_when_others_wait_for_a_free_slot() -> None:
     """A slot that is free goes to who has waited longest, not to who comes just then."""
     gate, begun = Gate(1, asyncio.get_running_loop()), list[object]()
     for item in ("first", "second"):
-        gate.enter(recording(begun, item), 9)
+        gate.enter(waiting(begun, item), 9)
     gate.leave()
-    gate.enter(recording(begun, "third"), 9)
+    gate.enter(waiting(begun, "third"), 9)
     await asyncio.sleep(0)
     assert begun == ["first", "second"]
 
@@ -180,8 +184,8 @@ async def test_newcomer_queues_up_when_others_wait_for_a_free_slot() -> None:
 async def test_slot_stays_taken_when_a_thread_is_stuck() -> None:
     """A thread that outlives its cancelled call keeps the slot until it ends."""
     gate, begun = Gate(1, asyncio.get_running_loop()), list[object]()
-    gate.enter(recording(begun, "cancelled"), 9)
-    gate.enter(recording(begun, "next"), 9)
+    gate.enter(waiting(begun, "cancelled"), 9)
+    gate.enter(waiting(begun, "next"), 9)
     gate.thread_stuck()
     gate.leave()
     await asyncio.sleep(0)

@@ -13,10 +13,10 @@ from benchmarks.tally import Tally
 
 __all__ = [
     "BATCH",
+    "COLUMNS",
     "EVENTS",
     "FASTSTREAM",
     "MODULES",
-    "PEERS",
     "RPC",
     "STORED",
     "STREAM",
@@ -34,7 +34,7 @@ BATCH = 100
 
 FASTSTREAM = ("pydantic", "msgspec", "log")
 """Ways to set up FastStream; see its module."""
-PEERS = ("nats-py", "faststream", "cliffracer")
+COLUMNS = {"nats-py": "base", "faststream": "FastStream", "cliffracer": "Cliffracer"}
 MODULES = {"nats-py": "raw_nats", "faststream": "faststream_nats", "cliffracer": "cliffracer_nats", "task": "bare_task"}
 
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
+from benchmarks.contestants import COLUMNS
+from benchmarks.suite import Measure
 
-from benchmarks.bench import Bench
-
-__all__ = ["Measure", "measures"]
+__all__ = ["measures"]
 
 
-@dataclasses.dataclass(frozen=True)
-class Measure:
-    """One measure."""
-
-    sample: Callable[[Bench, str], Mapping[str, float]]
-    """Run it once for one contestant; rows by name."""
-    contestants: tuple[str, ...] = ("nats-py", "faststream", "cliffracer")
-    rounds: int | None = None
-    """How often, where `--rounds` makes no sense."""
+ALL = tuple(COLUMNS)
 
 
 def measures() -> dict[str, Measure]:
@@ -26,14 +16,14 @@ def measures() -> dict[str, Measure]:
     from . import durable, events, idle_plugin, imports, inprocess, memory, publish, rpc, sockets
 
     return {
-        "rpc_64": Measure(rpc.sample_64),
-        "rpc_1": Measure(rpc.sample_1),
-        "events_core": Measure(events.sample),
-        "publish": Measure(publish.sample),
-        "durable": Measure(durable.sample),
+        "rpc_64": Measure(rpc.sample_64, ALL),
+        "rpc_1": Measure(rpc.sample_1, ALL),
+        "events_core": Measure(events.sample, ALL),
+        "publish": Measure(publish.sample, ALL),
+        "durable": Measure(durable.sample, ALL),
         "inprocess": Measure(inprocess.sample, ("task", "faststream", "cliffracer")),
         "idle_plugin": Measure(idle_plugin.sample, ("cliffracer",), rounds=1),
         "import": Measure(imports.sample, tuple(imports.IMPORTS)),
-        "memory": Measure(memory.sample, rounds=1),
+        "memory": Measure(memory.sample, ALL, rounds=1),
         "sockets": Measure(sockets.sample, sockets.CONTESTANTS),
     }

@@ -5,33 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from benchmarks.bench import Bench, Worker
+from benchmarks.rows import OURS
+from benchmarks.suite import Measure
 
 from . import wrk
-from .contestants import OURS, PEERS
+from .contestants import COLUMNS
 from .contestants.cliffracer_app import LAYERS
 from .serving import SERVERS
 
-__all__ = ["MEASURES", "Measure", "Sample"]
+__all__ = ["MEASURES"]
 
 SERVER_CORE, LOAD_CORE = 0, 1
 WARM_UP, REQUESTS = 20_000, 100_000
 FULL_WARM_UP, FULL_REQUESTS = 200_000, 1_000_000
 Sample = Callable[[Bench, str], Mapping[str, float]]
-
-
-class Measure:
-    """One measure.
-
-    Args:
-        sample: runs it once for one contestant.
-        contestants: who takes part.
-        once: it makes no sense to repeat it.
-    """
-
-    def __init__(self, sample: Sample, contestants: tuple[str, ...] = PEERS, *, once: bool = False) -> None:
-        self.sample = sample
-        self.contestants = contestants
-        self.once = once
 
 
 def _requests(method: str, server: str) -> Sample:
@@ -97,10 +84,10 @@ def memory(bench: Bench, contestant: str) -> dict[str, float]:
 
 MEASURES: dict[str, Measure] = {
     **{
-        f"{method.lower()}_{server}": Measure(_requests(method, server))
+        f"{method.lower()}_{server}": Measure(_requests(method, server), tuple(COLUMNS))
         for server in SERVERS
         for method in ("GET", "POST")
     },
-    "middleware": Measure(middleware, (OURS,), once=True),
-    "memory": Measure(memory, ("bare", OURS), once=True),
+    "middleware": Measure(middleware, (OURS,), rounds=1),
+    "memory": Measure(memory, ("bare", OURS), rounds=1),
 }

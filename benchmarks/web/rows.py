@@ -1,25 +1,12 @@
-"""The rows of the table and what each must reach."""
+"""The rows of the table for HTTP, and what each must reach."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
-__all__ = ["ROWS", "Row"]
+from benchmarks.rows import Row, by_name
 
-
-@dataclass(frozen=True)
-class Row:
-    """One row: a number per contestant, and what Cliffracer's must be beside the others'."""
-
-    name: str
-    title: str
-    unit: str
-    targets: Mapping[str, float] = field(default_factory=dict)
-    """Peer to the ratio to reach: at least where more is better, else at most."""
-    more_is_better: bool = True
-    value: float | None = None
-    """To be reached without comparison, at most."""
+__all__ = ["ROWS"]
 
 
 def _rows(server: str, method: str, title: str, targets: Mapping[str, float]) -> list[Row]:
@@ -38,18 +25,20 @@ def _rows(server: str, method: str, title: str, targets: Mapping[str, float]) ->
 
 
 _GET, _POST = "GET with a path parameter", "POST with a validated body"
-ROWS = {
-    row.name: row
-    for row in (
+ROWS = by_name(
+    (
         *_rows("uvicorn", "GET", _GET, {"bare": 0.72, "fastapi": 2.9, "litestar": 1.7, "blacksheep": 1.0}),
         *_rows("uvicorn", "POST", _POST, {"bare": 0.7, "fastapi": 2.5, "litestar": 1.6, "blacksheep": 1.0}),
         *_rows("hypercorn", "GET", _GET, {"bare": 0.85, "fastapi": 1.4}),
         *_rows("hypercorn", "POST", _POST, {}),
-        Row("middleware_layers", "a further middleware of a handler", "% CPU", more_is_better=False, value=2),
-        Row("middleware_cors", "CORS", "% CPU", more_is_better=False, value=2),
-        Row(
-            "middleware_compression", "compression, of a client that wants none", "% CPU", more_is_better=False, value=2
+        *(
+            Row(f"middleware_{name}", title, "% CPU", more_is_better=False, value=2, grows=True)
+            for name, title in (
+                ("layers", "a further middleware of a handler"),
+                ("cors", "CORS"),
+                ("compression", "compression, of a client that wants none"),
+            )
         ),
-        Row("memory", "memory growth", "kB", more_is_better=False, value=1000),
+        Row("memory", "memory growth", "kB", more_is_better=False, value=1000, grows=True),
     )
-}
+)

@@ -6,23 +6,19 @@ import asyncio
 import contextlib
 import os
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+from benchmarks.rows import OURS
 from benchmarks.worker import Station, private_bytes
 
-from .contestants import OURS, application
+from .contestants import application
 from .contestants.cliffracer_app import make_service
 
-__all__ = ["SERVERS", "VERSIONS", "serve", "versions"]
+__all__ = ["SERVERS", "serve"]
 
 SERVERS = ("uvicorn", "hypercorn")
-VERSIONS = (
-    "cliffracer-core", "cliffracer-http", "starlette", "msgspec", "uvicorn", "hypercorn", "uvloop", "httptools",
-    "fastapi", "pydantic", "litestar", "blacksheep",
-)  # fmt: skip
 
 
 async def serve(station: Station, *, server: str, variant: str = "plain", core: int | None = None) -> None:
@@ -33,13 +29,6 @@ async def serve(station: Station, *, server: str, variant: str = "plain", core: 
         station.say(port=port, pid=os.getpid())
         while word := await station.hear():
             station.say(used=time.process_time() if word == "cpu_s" else private_bytes())
-
-
-async def versions(station: Station) -> None:
-    """Say which versions this worker has."""
-    from importlib.metadata import version
-
-    station.say(python=sys.version.split()[0], versions={name: version(name) for name in VERSIONS})
 
 
 @contextlib.asynccontextmanager

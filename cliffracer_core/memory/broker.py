@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from contextvars import Context
-from itertools import cycle
+from itertools import count, cycle
 from typing import Any
 
 import msgspec
@@ -54,28 +54,26 @@ class MemoryBroker:
         self.context = Context()
         """Callbacks run in this context, so that no publisher's variables reach a subscriber."""
         self._listeners: dict[Listener, None] = {}
-        self._routes: dict[str, Route] = {}
+        self.routes: dict[str, Route] = {}
+        """Those found before, by subject."""
+        self.loop = asyncio.get_running_loop()
         self._queue: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._scheduled = False
-        self._inboxes = 0
-
-    def new_inbox(self) -> str:
-        """Make a reply token that was never used before."""
-        self._inboxes += 1
-        return f"_INBOX.{self._inboxes}"
+        self.new_inbox = map("_INBOX.%d".__mod__, count(1)).__next__
+        """Makes a reply token that was never used before."""
 
     def subscribe(self, pattern: str, receive: Receive, queue: str | None) -> Listener:
         """Listen on a valid pattern; in effect at once."""
         listener = Listener(receive, queue, compile_pattern(pattern))
         self._listeners[listener] = None
-        self._routes.clear()
+        self.routes.clear()
         return listener
 
     def unsubscribe(self, listener: Listener) -> None:
         """Stop listening; what is queued already is still handed over."""
         if listener in self._listeners:
             del self._listeners[listener]
-            self._routes.clear()
+            self.routes.clear()
 
     def route(self, subject: str) -> Route:
         """Find where a subject leads.
@@ -83,7 +81,7 @@ class MemoryBroker:
         Raises:
             InvalidSubject: it is not one to publish on.
         """
-        route = self._routes.get(subject)
+        route = self.routes.get(subject)
         return self._find_route(subject) if route is None else route
 
     def _find_route(self, subject: str) -> Route:
@@ -96,9 +94,9 @@ class MemoryBroker:
                 members.append(listener.receive)
         turns = tuple(cycle(members).__next__ for members in groups.values())
         stream = next((each for each in self.streams.values() if each.takes(subject)), None)
-        if len(self._routes) >= _MAX_ROUTES:
-            self._routes.clear()
-        route = self._routes[subject] = Route(tuple(everyone), turns, stream)
+        if len(self.routes) >= _MAX_ROUTES:
+            self.routes.clear()
+        route = self.routes[subject] = Route(tuple(everyone), turns, stream)
         return route
 
     def deliver(self, message: Message, route: Route) -> None:
@@ -114,11 +112,10 @@ class MemoryBroker:
         self._queue.append((receive, what))
         if not self._scheduled:
             self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._hand_over, context=self.context)
+            self.loop.call_soon(self._hand_over, context=self.context)
 
     def _hand_over(self) -> None:
         queue = self._queue
-        loop = asyncio.get_running_loop()
         try:
             for _ in range(len(queue)):  # what callbacks add waits for the next turn, so that others get theirs
                 if not queue:
@@ -128,12 +125,12 @@ class MemoryBroker:
         finally:
             self._scheduled = bool(queue)
             if queue:
-                loop.call_soon(self._hand_over, context=self.context)
+                self.loop.call_soon(self._hand_over, context=self.context)
 
     async def settle(self) -> None:
         """Return when all that is queued now has been handed over."""
         if self._queue:
-            done = asyncio.get_running_loop().create_future()
+            done = self.loop.create_future()
             self.post(_wake, done)
             await done
 
@@ -159,7 +156,7 @@ class MemoryBroker:
                         f"with {other.subjects!r}; use stream={other.name!r}"
                     )
             stream = self.streams[name] = Stream(name, subjects, self.post, self.context)
-            self._routes.clear()
+            self.routes.clear()
         return stream
 
     def restart(self) -> None:

@@ -177,14 +177,12 @@ class MemoryTransport:
     async def request(self, message: Message, timeout_s: float) -> Message:
         """Send and return the first reply; see `Transport`."""
         broker = self._broker or self.broker
-        if message.headers:
-            validate_headers(message.headers)
-        if len(message.body) > self._max_payload:
+        if message.headers or len(message.body) > self._max_payload:
             self._check(message)
-        route = broker.route(message.subject)
+        route = broker.routes.get(message.subject) or broker.route(message.subject)
         if not route.everyone and not route.groups:
             raise NoHandler(f"nobody listens on {message.subject!r}; start the service, or check the name")
-        loop = asyncio.get_running_loop()
+        loop = broker.loop
         deadlines = self._deadlines
         if deadlines is None:
             deadlines = self._deadlines = Deadlines(loop)
@@ -192,7 +190,8 @@ class MemoryTransport:
         future: asyncio.Future[Message] = loop.create_future()
         token = message.reply_to = broker.new_inbox()
         broker.replies[token] = future
-        deadlines.entries[token] = Waiting(deadline, future, message.subject, timeout_s)
+        waiting = deadlines.entries
+        waiting[token] = Waiting(deadline, future, message.subject, timeout_s)
         if deadline < deadlines.next_at:
             deadlines.watch(deadline)
         broker.deliver(message, route)
@@ -200,7 +199,7 @@ class MemoryTransport:
             return await future
         finally:
             del broker.replies[token]
-            deadlines.discard(token)
+            waiting.pop(token, None)
 
     def waits(self, token: str) -> bool:
         """Whether a request waits for a reply on `token`."""

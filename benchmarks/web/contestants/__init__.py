@@ -8,10 +8,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__all__ = ["OURS", "PEERS", "application"]
+__all__ = ["COLUMNS", "application"]
 
-OURS = "cliffracer"
-PEERS = ("bare", "fastapi", "litestar", "blacksheep", OURS)
+COLUMNS = {
+    "bare": "bare ASGI", "fastapi": "FastAPI", "litestar": "Litestar", "blacksheep": "BlackSheep",
+    "cliffracer": "Cliffracer",
+}  # fmt: skip
 
 
 def application(name: str) -> Any:

@@ -46,6 +46,8 @@ class Relay:
     ) -> None:
         self._outbox = outbox
         self._transports = transports
+        # asked once: `isinstance` of a Protocol takes as long as sending an event
+        self._durable = {name: each for name, each in transports.items() if isinstance(each, DurableTransport)}
         self._settings = settings
         self._holder = holder
         self._store = PostgresStore(settings)
@@ -148,9 +150,10 @@ class Relay:
         if not event.durable:
             await transport.publish(message)
             return
-        if not isinstance(transport, DurableTransport) or not transport.capabilities.durable:
+        storing = self._durable.get(event.transport)
+        if storing is None or not storing.capabilities.durable:
             raise NotStored(f"transport {event.transport!r} stores nothing; publish without durable=True")
-        await transport.publish_durable(
+        await storing.publish_durable(
             message, stream=event.stream or stream_name(event.subject), message_id=event.message_id,
             timeout_s=_CONFIRM_S,
         )  # fmt: skip

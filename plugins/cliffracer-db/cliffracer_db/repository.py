@@ -19,6 +19,7 @@ from .errors import InvalidValue, RecordNotFound, StaleRecord
 from .ids import as_id
 from .models import DatabaseModel, table_of
 from .paging import Page, checked_count, place_of, read_place
+from .reads import Reads
 from .statements import Statements
 from .tenancy import TenantRows
 
@@ -26,7 +27,7 @@ __all__ = ["Repository"]
 
 M = TypeVar("M", bound=DatabaseModel)
 Id = UUID | str
-COPY_CHUNK = 5000
+COPY_CHUNK = 500
 _cursors = itertools.count(1)
 
 
@@ -55,6 +56,8 @@ class Repository(Generic[M]):
         self._load = cast(Callable[[tuple[Any, ...]], M], self.table.load)
         field = self.table.tenant
         self._tenant = TenantRows(self.db, self.table, field) if field is not None else None
+        # a tenant's read shares no statement: each has its own transaction, which knows the tenant
+        self._reads = Reads(self.db, self._statements.get, self._statements.get_many) if field is None else None
         self._rows = self._tenant or self.db
         self._bulk = Bulk(self.table) if field is None else None  # of a tenant, each model's owner is looked at
         self._owns = db is None
@@ -102,10 +105,14 @@ class Repository(Generic[M]):
 
     async def get(self, id: Id) -> M:
         """Return a row. Raises RecordNotFound (404), or InvalidValue for an id that is none."""
-        rows = await self._rows.fetch_all(self._statements.get, (as_id(id),))
-        if not rows:
+        key = as_id(id)
+        if self._reads is not None:
+            row = await self._reads.get(key)
+        else:
+            row = next(iter(await self._rows.fetch_all(self._statements.get, (key,))), None)
+        if row is None:
             raise self._not_found()
-        return self._load(rows[0])
+        return self._load(row)
 
     async def get_many(self, ids: Iterable[Id]) -> builtins.list[M]:
         """Return the rows with these ids that exist, in the order of the ids, each once."""

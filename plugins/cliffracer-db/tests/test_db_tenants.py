@@ -154,7 +154,8 @@ async def test_tenants_stay_apart_when_they_share_one_connection(postgres_url: s
 
         async def work(tenant: UUID, number: int) -> None:
             with as_tenant(tenant):
-                await notes.create(Note(title=f"{number}"))
+                made = await notes.create(Note(title=f"{number}"))
+                assert await asyncio.gather(*(notes.get(made.id) for _ in range(3))) == [made] * 3
                 if number % 5 == 0:
                     async with db.transaction():
                         assert {each.org_id for each in await notes.list()} == {tenant}

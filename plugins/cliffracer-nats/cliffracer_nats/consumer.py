@@ -22,7 +22,7 @@ from cliffracer_core.interfaces import DurableSubscription
 from cliffracer_core.messages import Delivery, Message
 
 from . import jetstream as js
-from .delivery import JetStreamDelivery
+from .delivery import JetStreamDelivery, read_ack_subject
 from .headers import StatusHeaders
 from .jetstream import NANOSECONDS, JetStreamError
 from .streams import Streams, published_headers
@@ -38,6 +38,8 @@ MAX_ACK_PENDING = 65_536
 PENDING = "Nats-Pending-Messages"
 """The header that says how many messages of its batch a pull that ended did not bring."""
 _FIRST_PAUSE_S, _LAST_PAUSE_S = 0.05, 2.0
+_DELETION_S = 0.25
+"""A consumer ends before the stream it goes with is wholly deleted, and a stream made meanwhile hears nothing."""
 
 
 def consumer_name(durable: str) -> str:
@@ -209,6 +211,8 @@ class PullConsumer:
     async def _recover(self) -> None:
         """Give the open pull up, and ask anew once stream and consumer are known to be there."""
         _log.info("%s: pulling anew: %s", self._label, self._lost)
+        if self._lost.startswith(("409", "503")):
+            await asyncio.sleep(_DELETION_S)
         while True:
             if self._losses:
                 pause = min(_FIRST_PAUSE_S * 2 ** min(self._losses, 10), _LAST_PAUSE_S)
@@ -252,12 +256,14 @@ class PullConsumer:
         self._losses = 0
         if self._asked:
             self._asked -= 1
-        wanted = self._wanted
         shown = None if headers is None else published_headers(headers)
         message = Message(subject.decode("utf-8", "replace"), body, shown)
         try:
+            ack_to = reply_to or b""
+            attempt, stored_as = read_ack_subject(ack_to)
+            wait_s = self._wanted.ack_wait_s
             delivery = JetStreamDelivery(
-                self._wire, message, reply_to or b"", headers, now + wanted.ack_wait_s, wanted.ack_wait_s, self._ended
+                self._wire, message, ack_to, attempt, stored_as, headers, now + wait_s, wait_s, self._ended
             )
             self._out.add(delivery)
             self._on_delivery(delivery)
@@ -270,7 +276,7 @@ class PullConsumer:
 
     def _refill_now(self) -> None:
         """Ask for more behind the acks of what was handled; the loop does it where nothing can be sent at once."""
-        if self._wire.connection.live().sender(0) is None:
+        if not self._wire.connection.live().ready:
             self._wake.set()
         elif (message := self._refill()) is not None:
             full = self._wire.put(message)
@@ -296,7 +302,8 @@ class PullConsumer:
 
     def _ended(self, delivery: JetStreamDelivery) -> None:
         self._out.discard(delivery)
-        if not self._draining and self._has_room():
+        room = self._wanted.max_in_flight - len(self._out) - self._asked
+        if room >= self._refill_at or self._asked == 0:  # `_has_room()`, for each message
             self._wake.set()
 
 

@@ -10,6 +10,7 @@ say leaves in one write. Why, with the profiles: docs/adr/0006.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -24,7 +25,9 @@ __all__ = ["DataPath", "Receive"]
 
 Receive = Callable[[bytes, bytes | None, Mapping[str, str] | None, bytes], None]
 """Takes a message: subject and reply subject as they stand on the wire, headers, body. It never raises."""
-_MOST_PARTS = 512  # written at once, so that a publisher that never lets the loop turn meets the socket's limit
+_FIRST_PARTS, _MOST_PARTS = 160, 2048
+"""Pieces of commands, five a message, that are written before the turn ends: some thirty messages, so that the other
+side begins while this one still works; then twice as many each time, so that a burst costs few writes."""
 _SHORT_BLOCK, _BLOCKS = 64, 256  # header blocks of that length, such as a lone timeout, are read once and remembered
 _MOST_LINES = 512  # first lines of events, which come again where size and subject do
 _INBOX = b"_INBOX."
@@ -39,25 +42,24 @@ class DataPath(Transport):
     def __init__(self) -> None:
         self._receivers: dict[bytes, Receive] = {}
         self._lines: dict[bytes, tuple[Receive, bytes, int]] = {}
-        self._socket: _Socket | None = None
-        self.send: Callable[[bytes], bool] = self._unopened
-        """Sends with what else this turn of the loop says; False where the socket is full: then `drain`."""
+        self.socket: Socket | None = None
+        """The present connection's, once there was one."""
         self._held = b""
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: float) -> None:
         """Open a socket; nothing has been read yet."""
         loop = asyncio.get_running_loop()
         host, port = uri.hostname or "localhost", uri.port or 4222
-        connecting = loop.create_connection(lambda: _Socket(self._receivers, self._lines), host, port)
+        connecting = loop.create_connection(lambda: Socket(self._receivers, self._lines), host, port)
         _, opened = await asyncio.wait_for(connecting, connect_timeout)
-        self._socket, self.send = opened, opened.send
+        self.socket = opened
 
     async def connect_tls(
         self, uri: str | ParseResult, ssl_context: ssl.SSLContext, buffer_size: int, connect_timeout: float
     ) -> None:
         """Turn the open socket into a TLS one."""
         plain = self._opened()
-        secured = _Socket(self._receivers, self._lines)
+        secured = Socket(self._receivers, self._lines)
         loop = asyncio.get_running_loop()
         name = uri if isinstance(uri, str) else uri.hostname
         starting = loop.start_tls(plain.transport, secured, ssl_context, server_hostname=name)
@@ -65,7 +67,7 @@ class DataPath(Transport):
         if transport is None:
             raise ConnectionResetError("the server closed the connection during the TLS handshake")
         secured.connection_made(transport)
-        self._socket, self.send = secured, secured.send
+        self.socket = secured
 
     def hear(self, number: bytes, receive: Receive) -> None:
         """Hand the messages of a subscription to `receive`; `number` is its, as it stands on the wire."""
@@ -76,13 +78,14 @@ class DataPath(Transport):
         self._receivers.pop(number, None)
         self._lines.clear()
 
-    def _unopened(self, data: bytes) -> bool:
-        raise ConnectionResetError("not connected")
+    def send(self, *parts: bytes) -> bool:
+        """Send with what else this turn of the loop says; False where the socket is full: then `drain`."""
+        return self._opened().send(parts)
 
-    def _opened(self) -> _Socket:
-        if self._socket is None:
+    def _opened(self) -> Socket:
+        if self.socket is None:
             raise ConnectionResetError("not connected")
-        return self._socket
+        return self.socket
 
     def write(self, payload: bytes) -> None:
         """Write at once, behind all that was sent before; CONNECT waits for the PING after it.
@@ -118,24 +121,24 @@ class DataPath(Transport):
 
     async def wait_closed(self) -> None:
         """Wait until the socket is closed; a peer that takes nothing any more is not waited for."""
-        if self._socket is not None:
-            await asyncio.wait({self._socket.closed}, timeout=_CLOSE_S)
-            self._socket.transport.abort()
+        if self.socket is not None:
+            await asyncio.wait({self.socket.closed}, timeout=_CLOSE_S)
+            self.socket.transport.abort()
 
     def close(self) -> None:
         """Send what is buffered and close."""
-        if self._socket is not None:
-            self._socket.close()
+        if self.socket is not None:
+            self.socket.close()
 
     def at_eof(self) -> bool:
         """Whether the connection ended and nats-py has read all that was for it."""
-        return self._socket is None or self._socket.at_eof()
+        return self.socket is None or self.socket.at_eof()
 
     def __bool__(self) -> bool:
         return True  # false makes nats-py replace it by its own
 
 
-class _Socket(asyncio.Protocol):
+class Socket(asyncio.Protocol):
     """Take the server's bytes apart; source: NATS documentation, "Client Protocol"."""
 
     transport: asyncio.Transport
@@ -153,13 +156,17 @@ class _Socket(asyncio.Protocol):
         self._error: Exception | None = None
         self._reader: asyncio.Future[None] | None = None
         self._blocks: dict[bytes, Mapping[str, str]] = {}
-        self._out: list[bytes] = []
-        self._scheduled = False
-        self._writable: asyncio.Future[None] | None = None  # pending while the socket is full
+        self.out: list[bytes] = []
+        self.scheduled = False
+        self.limit = _FIRST_PARTS
+        self._fd = -1
+        self.writable: asyncio.Future[None] | None = None  # pending while the socket is full
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport  # type: ignore[assignment]  # a stream transport
         self.transport.set_write_buffer_limits(high=_HIGH_WATER)
+        if not transport.get_extra_info("sslcontext"):
+            self._fd = transport.get_extra_info("socket").fileno()
 
     # --- in
 
@@ -176,11 +183,10 @@ class _Socket(asyncio.Protocol):
         self._rest = data[taken:] if taken < len(data) else b""
         if self._control and self._reader is not None and not self._reader.done():
             self._reader.set_result(None)
-        if self._out:  # what the callbacks answered
-            self._flush()
-        elif not self._scheduled:  # behind the tasks that the callbacks woke, so that their words leave in one write
-            self._scheduled = True
-            self._loop.call_soon(self._flush_scheduled)
+        if self.out:  # what the callbacks answered
+            self.flush()
+        elif not self.scheduled:  # behind the tasks that the callbacks woke, so that their words leave in one write
+            self.schedule()
 
     def _take(self, data: bytes) -> int:
         """Handle every whole command in `data` and return where the first that is not whole begins."""
@@ -279,8 +285,9 @@ class _Socket(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._error = error
+        self._fd = -1
         self._end()
-        self._out.clear()
+        self.out.clear()
         self.resume_writing()
         if not self.closed.done():
             self.closed.set_result(None)
@@ -292,45 +299,64 @@ class _Socket(asyncio.Protocol):
 
     # --- out
 
-    def send(self, data: bytes) -> bool:
-        self._out.append(data)
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._flush_scheduled)
-        elif len(self._out) > _MOST_PARTS:
-            self._flush()
-        return self._writable is None
+    def send(self, parts: tuple[bytes, ...]) -> bool:
+        self.out.extend(parts)  # `MendedClient.send` does the same
+        if not self.scheduled:
+            self.schedule()
+        elif len(self.out) > self.limit:
+            self.write_early()
+        return self.writable is None
+
+    def schedule(self) -> None:
+        """Write when the loop has run what it is about to."""
+        self.scheduled = True
+        self._loop.call_soon(self._flush_scheduled)
 
     def write(self, parts: Any) -> None:
-        self._out += parts
-        self._flush()
+        self.out += parts
+        self.flush()
 
     def _flush_scheduled(self) -> None:
-        self._scheduled = False
-        if self._out:
-            self._flush()
+        self.scheduled = False
+        self.limit = _FIRST_PARTS
+        if self.out:
+            self.flush()
 
-    def _flush(self) -> None:
-        if not self.transport.is_closing():
-            self.transport.write(b"".join(self._out))
-        self._out.clear()
+    def write_early(self) -> None:
+        """Write what this turn of the loop has said so far."""
+        self.limit = min(self.limit * 2, _MOST_PARTS)
+        self.flush()
+
+    def flush(self) -> None:
+        """Write to the socket itself, since uvloop's own `write` waits for the turn's end."""
+        data, taken = b"".join(self.out), 0
+        self.out.clear()
+        if self.transport.is_closing():
+            return
+        if self._fd >= 0 and not self.transport.get_write_buffer_size():
+            try:
+                taken = os.write(self._fd, data)
+            except OSError:  # full for now, or the connection ended: the transport finds out which
+                taken = 0
+        if taken < len(data):
+            self.transport.write(data[taken:])
 
     def pause_writing(self) -> None:
-        self._writable = self._loop.create_future()
+        self.writable = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        if self._writable is not None and not self._writable.done():
-            self._writable.set_result(None)
-        self._writable = None
+        if self.writable is not None and not self.writable.done():
+            self.writable.set_result(None)
+        self.writable = None
 
     async def drain(self) -> None:
         """Wait until the socket takes more. Raises ConnectionResetError where it ended."""
         if self.transport.is_closing():
             raise ConnectionResetError("connection lost")
-        if self._writable is not None:
-            await asyncio.shield(self._writable)
+        if self.writable is not None:
+            await asyncio.shield(self.writable)
 
     def close(self) -> None:
         if not self.transport.is_closing():
-            self._flush()
+            self.flush()
             self.transport.close()

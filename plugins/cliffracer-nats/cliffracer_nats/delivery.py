@@ -4,81 +4,61 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+
+import msgspec
 
 from cliffracer_core.messages import Message
 
 from .streams import MESSAGE_ID
+from .wire import Wire
 
-if TYPE_CHECKING:
-    from .wire import Wire
-
-__all__ = ["JetStreamDelivery"]
+__all__ = ["JetStreamDelivery", "read_ack_subject"]
 
 
-class JetStreamDelivery:
-    """See `cliffracer_core.messages.Delivery`.
+def read_ack_subject(ack_to: bytes) -> tuple[int, str]:
+    """Return how often a message was delivered, and `<stream>:<sequence>`, from its reply subject.
 
-    Args:
-        wire: what to answer on.
-        message: as it was published, but for the headers that publishing added.
-        ack_to: the reply subject, as it stood on the wire:
-            `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<...>.<time>.<pending>`, or the newer form with
-            domain and account hash before the stream, and a token at the end (ADR-15).
-        headers: all of them.
-        expires_at: point on the loop's clock from which the broker delivers it again.
-        ack_wait_s: seconds that `in_progress` adds.
-        ended: hears of the end, once.
+    That is `$JS.ACK.<stream>.<consumer>.<delivered>.<sequence>.<...>.<time>.<pending>`, or the newer form with
+    domain and account hash before the stream, and a token at the end (ADR-15).
 
     Raises:
-        ValueError: `ack_to` is no ack subject.
+        ValueError: it is no ack subject.
     """
+    tokens = ack_to.decode("utf-8", "replace").split(".")
+    if len(tokens) >= 11:
+        del tokens[2:4]
+    elif len(tokens) != 9:
+        raise ValueError(f"{ack_to!r} is no ack subject")
+    return int(tokens[4]), f"{tokens[2]}:{tokens[5]}"
 
-    __slots__ = (
-        "_ack_to",
-        "_ack_wait_s",
-        "_ended",
-        "_headers",
-        "_sequence",
-        "_stream",
-        "_wire",
-        "attempt",
-        "expires_at",
-        "message",
-    )
 
-    def __init__(
-        self,
-        wire: Wire,
-        message: Message,
-        ack_to: bytes,
-        headers: Mapping[str, str] | None,
-        expires_at: float,
-        ack_wait_s: float,
-        ended: Callable[[JetStreamDelivery], None],
-    ) -> None:
-        self._ack_to = ack_to
-        tokens = ack_to.split(b".")
-        if len(tokens) >= 11:
-            del tokens[2:4]
-        elif len(tokens) != 9:
-            raise ValueError(f"{ack_to!r} is no ack subject")
-        self.attempt = int(tokens[4])
-        self._sequence = tokens[5]
-        self._stream = tokens[2]
-        self.message = message
-        self.expires_at = expires_at
-        self._headers = headers
-        self._wire = wire
-        self._ack_wait_s = ack_wait_s
-        self._ended: Callable[[JetStreamDelivery], None] | None = ended
+class JetStreamDelivery(msgspec.Struct, eq=False):
+    """See `cliffracer_core.messages.Delivery`."""
+
+    wire: Wire
+    """What to answer on."""
+    message: Message
+    """As it was published, but for the headers that publishing added."""
+    ack_to: bytes
+    """The reply subject, as it stood on the wire."""
+    attempt: int
+    stored_as: str
+    """The second of what `read_ack_subject` returns."""
+    headers: Mapping[str, str] | None
+    """All of them."""
+    expires_at: float
+    """Point on the loop's clock from which the broker delivers it again."""
+    ack_wait_s: float
+    """Seconds that `in_progress` adds."""
+    ended: Callable[[JetStreamDelivery], None] | None
+    """Hears of the end, once; None from there on."""
 
     @property
     def message_id(self) -> str:
         """The publisher's message id, else one made of the stream and its sequence number."""
-        if self._headers is not None and MESSAGE_ID in self._headers:
-            return self._headers[MESSAGE_ID]
-        return f"{self._stream.decode()}:{self._sequence.decode()}"
+        if self.headers is not None and MESSAGE_ID in self.headers:
+            return self.headers[MESSAGE_ID]
+        return self.stored_as
 
     async def ack(self) -> None:
         """Tell JetStream it is done; nothing where the delivery has ended.
@@ -88,10 +68,10 @@ class JetStreamDelivery:
         Raises:
             ConnectionError: the ack could not be sent; the message comes again.
         """
-        ended, self._ended = self._ended, None
+        ended, self.ended = self.ended, None
         if ended is not None:
             try:
-                full = self._wire.put_known(self._ack_to, b"+ACK")
+                full = self.wire.put_known(self.ack_to, b"+ACK")
                 if full is not None:
                     await full
             finally:
@@ -103,7 +83,7 @@ class JetStreamDelivery:
         Raises:
             ConnectionError: it could not be sent; the message comes again after its ack wait.
         """
-        ended, self._ended = self._ended, None
+        ended, self.ended = self.ended, None
         if ended is not None:
             try:
                 await self._say(b'-NAK {"delay": %d}' % (delay_s * 1e9) if delay_s > 0 else b"-NAK")
@@ -116,11 +96,11 @@ class JetStreamDelivery:
         Raises:
             ConnectionError: it could not be sent.
         """
-        if self._ended is not None:
+        if self.ended is not None:
             await self._say(b"+WPI")
-            self.expires_at = asyncio.get_running_loop().time() + self._ack_wait_s
+            self.expires_at = asyncio.get_running_loop().time() + self.ack_wait_s
 
     async def _say(self, word: bytes) -> None:
-        full = self._wire.put_known(self._ack_to, word)
+        full = self.wire.put_known(self.ack_to, word)
         if full is not None:
             await full

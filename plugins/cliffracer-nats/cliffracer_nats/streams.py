@@ -134,6 +134,7 @@ class Streams:
                     return
             except (NoHandler, DeadlineExceeded):
                 self._known.pop(stream, None)  # gone, or a plain subscriber is all that hears the subject
+                pause = max(pause, 0.1)  # a stream made while it is still being deleted comes out deaf
             except JetStreamError as error:
                 if error.err_code == js.STREAM_MISMATCH:
                     raise NotStored(

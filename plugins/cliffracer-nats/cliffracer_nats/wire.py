@@ -23,6 +23,9 @@ __all__ = ["Listening", "Wire"]
 
 _log = logging.getLogger("cliffracer.nats")
 _MOST_HEADS = 1024
+_MOST_SIZES = 1024
+_SIZES = [b" %d\r\n" % size for size in range(_MOST_SIZES)]
+"""The end of a command's line, by the size of its body."""
 INBOX = "_INBOX."
 
 
@@ -63,7 +66,7 @@ class Wire:
         self.request = self.replies.request
         """Sends and returns the first reply; see `Replies.request`."""
         self._heads: dict[str, bytes] = {}
-        """`PUB <subject> ` for subjects that passed, since they repeat."""
+        """`PUB <subject>` for subjects that passed, since they repeat."""
         self._inboxes: dict[str, bytes] = {}
         """The same for reply subjects, up to their last dot."""
         self._replying_to: str | None = None
@@ -89,17 +92,17 @@ class Wire:
         """Return a message as it stands on the wire, with subjects and headers checked."""
         subject, body = message.subject, message.body
         if subject is self._replying_to:
-            head = b"PUB %b " % self._reply_subject
+            head = b"PUB %b" % self._reply_subject
         else:
             head = self._heads.get(subject) or self._head(subject)
         if inbox is not None:
-            head = b"%b%b " % (head, inbox)
+            head = b"%b %b" % (head, inbox)
         elif message.reply_to is not None:
-            head = b"%b%b " % (head, validate_subject(message.reply_to).encode())
+            head = b"%b %b" % (head, validate_subject(message.reply_to).encode())
         if message.headers:
             block = encode_headers(message.headers)
-            return b"H%b%d %d\r\n%b%b\r\n" % (head, len(block), len(block) + len(body), block, body)
-        return b"%b%d\r\n%b\r\n" % (head, len(body), body)
+            return b"H%b %d %d\r\n%b%b\r\n" % (head, len(block), len(block) + len(body), block, body)
+        return b"%b %d\r\n%b\r\n" % (head, len(body), body)
 
     def _check_size(self, message: Message, data: bytes) -> None:
         limit = self.connection.live().max_payload
@@ -125,33 +128,34 @@ class Wire:
         """
         data = self._frame(message, inbox)
         client = self.connection.client or self.connection.live()
-        send = client.sender(len(data))
-        if send is not None:
-            return None if send(data) else self._drained(client)
+        sent = client.send((data, b"", b"", b"", b""), len(data))
+        if sent is not None:
+            return None if sent else self._drained(client)
         self._check_size(message, data)
         return self._put_elsewhere(message, data)
 
     def put_known(self, subject: bytes, body: bytes) -> Coroutine[Any, Any, None] | None:
         """Do as `put` with a short message, without headers, on a subject that came from the server."""
-        data = b"PUB %b %d\r\n%b\r\n" % (subject, len(body), body)
         client = self.connection.client or self.connection.live()
-        send = client.sender(len(data))
-        if send is None:
+        size = len(body)
+        sent = client.send((b"PUB ", subject, _SIZES[size], body, b"\r\n"), size)
+        if sent is None:
+            data = b"PUB %b %d\r\n%b\r\n" % (subject, size, body)
             return self._put_elsewhere(Message(subject.decode("utf-8", "replace"), body), data)
-        return None if send(data) else self._drained(client)
+        return None if sent else self._drained(client)
 
     async def publish(self, message: Message) -> None:
         """Do as `put`, and wait where the buffer is full."""
-        client = self.connection.client
-        if client is not None and message.headers is None and message.reply_to is None:
-            subject, body = message.subject, message.body  # most events and replies: with few function calls
+        client, body = self.connection.client, message.body
+        if client is not None and message.headers is None and message.reply_to is None and type(body) is bytes:
+            subject, size = message.subject, len(body)  # most events and replies: with few function calls
+            length = _SIZES[size] if size < _MOST_SIZES else b" %d\r\n" % size
             if subject is self._replying_to:
-                data = b"PUB %b %d\r\n%b\r\n" % (self._reply_subject, len(body), body)
+                sent = client.send((b"PUB ", self._reply_subject, length, body, b"\r\n"), size)
             else:
-                data = b"%b%d\r\n%b\r\n" % (self._heads.get(subject) or self._head(subject), len(body), body)
-            send = client.sender(len(data))
-            if send is not None:
-                if not send(data):
+                sent = client.send((self._heads.get(subject) or self._head(subject), length, body, b"\r\n"), size)
+            if sent is not None:
+                if not sent:
                     await self._drained(client)
                 return
         full = self.put(message)
@@ -195,9 +199,9 @@ class Wire:
             if head is None or not (token.isalnum() and token.isascii()):
                 self._validate(subject)
                 head = _remember(self._inboxes, shared, f"PUB {shared}".encode())
-            return b"%b%b " % (head, token.encode())
+            return b"%b%b" % (head, token.encode())
         self._validate(subject)
-        return _remember(self._heads, subject, f"PUB {subject} ".encode())
+        return _remember(self._heads, subject, f"PUB {subject}".encode())
 
     async def listen(self, pattern: str, on_message: Callable[[Message], None], queue: str = "") -> Listening:
         """Subscribe with a plain callback, called in order; one that fails is logged."""

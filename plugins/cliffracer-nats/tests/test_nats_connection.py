@@ -215,6 +215,21 @@ async def test_a_flush_that_gave_up_does_no_harm(own_nats: EmbeddedNats) -> None
         assert await works(transport)
 
 
+async def test_messages_arrive_whole_when_the_socket_was_full_meanwhile(own_nats: EmbeddedNats) -> None:
+    """What a socket takes half of is sent to its end, and before what comes after it."""
+    async with connected(own_nats.url) as publisher, connected(own_nats.url) as subscriber:
+        got = Collector[Message]()
+        await subscriber.subscribe("big", got)
+        own_nats.pause()
+        bodies = [b"%d:" % number + b"x" * 200_001 for number in range(60)]
+        publishing = asyncio.gather(*(publisher.publish(Message("big", body)) for body in bodies))
+        done, _ = await asyncio.wait({publishing}, timeout=0.2)
+        assert not done  # 12 MB are more than two sockets and a buffer hold
+        own_nats.resume()
+        await publishing
+        assert [each.body for each in await got.at_least(60)] == bodies
+
+
 async def test_ten_thousand_requests_at_once_get_their_replies(shared_nats: EmbeddedNats) -> None:
     """Each of 10,000 concurrent requests gets its own reply."""
     async with connected(shared_nats.url) as caller, connected(shared_nats.url) as service:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 import pytest
 from cliffracer_nats import EmbeddedNats, NatsTransport, consumer
 from cliffracer_nats.connection import Connection
-from cliffracer_nats.delivery import JetStreamDelivery
+from cliffracer_nats.delivery import JetStreamDelivery, read_ack_subject
 from cliffracer_nats.settings import NatsSettings
 from cliffracer_nats.wire import Wire
 
@@ -340,17 +340,15 @@ async def test_a_subscription_that_is_drained_leaves_its_messages_to_others(own_
 )
 def test_both_forms_of_ack_subject_are_read(subject: str) -> None:
     """Nine and twelve tokens give the same facts; the publisher's own id goes before one made of them."""
-    message = Message("order.made", b"")
-    delivery = JetStreamDelivery(Wire(Connection(NatsSettings(), "")), message, subject.encode(), None, 0, 30, print)
-    assert (delivery.attempt, delivery.message_id) == (3, "ORDER:17")
-    named = JetStreamDelivery(
-        Wire(Connection(NatsSettings(), "")), message, subject.encode(), {"Nats-Msg-Id": "mine"}, 0, 30, print
-    )
-    assert (named.attempt, named.message_id) == (3, "mine")
+    wire, message = Wire(Connection(NatsSettings(), "")), Message("order.made", b"")
+    for headers, message_id in ((None, "ORDER:17"), ({"Nats-Msg-Id": "mine"}, "mine")):
+        ack_to = subject.encode()
+        delivery = JetStreamDelivery(wire, message, ack_to, *read_ack_subject(ack_to), headers, 0, 30, None)
+        assert (delivery.attempt, delivery.message_id) == (3, message_id)
 
 
 @pytest.mark.parametrize("subject", [b"", b"order.made", b"$JS.ACK.ORDER.take.1.2.3.4.5.6", b"$JS.ACK.O.t.x.1.1.1.1"])
 def test_an_ack_subject_is_refused_when_it_is_none(subject: bytes) -> None:
     """Anything else is a ValueError."""
     with pytest.raises(ValueError, match="no ack subject|invalid literal"):
-        JetStreamDelivery(Wire(Connection(NatsSettings(), "")), Message("a.b"), subject, None, 0, 30, print)
+        read_ack_subject(subject)

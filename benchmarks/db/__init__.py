@@ -1,0 +1,1 @@
+"""PostgreSQL: Cliffracer beside raw psycopg and SQLAlchemy: `python -m benchmarks.db`."""
