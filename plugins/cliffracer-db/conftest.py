@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from cliffracer_db import Database, DbSettings, EmbeddedPostgres, embedded_postgres
+
+# as tests/faults/conftest.py does, whichever of the two is first
+_FORM = os.environ.pop("CLIFFRACER_FAULTS", None) or os.environ.get("FAULTS_FORM", "reduced")
+os.environ["FAULTS_FORM"] = _FORM
+
+
+@pytest.fixture(scope="session")
+def in_full() -> bool:
+    """Whether tests of faults are run in full, by `CLIFFRACER_FAULTS=full`."""
+    return _FORM == "full"
 
 
 @pytest.fixture

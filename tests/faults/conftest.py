@@ -16,8 +16,9 @@ from .forms import FORMS, Form
 from .processes import Worker
 from .records import Records
 
-# taken out, since the framework refuses variables with its prefix that it does not know
-_FORM = os.environ.pop("CLIFFRACER_FAULTS", "reduced")
+# taken out, since the framework refuses variables with its prefix that it does not know; others of this run see it, too
+_FORM = os.environ.pop("CLIFFRACER_FAULTS", None) or os.environ.get("FAULTS_FORM", "reduced")
+os.environ["FAULTS_FORM"] = _FORM
 _FIGURES = pytest.StashKey[list[str]]()
 
 

@@ -23,10 +23,12 @@ if TYPE_CHECKING:
         StaleRecord,
         StatementTimeout,
         SuspiciousInput,
+        TenantRequired,
         UniqueViolation,
         UnknownField,
         UnknownTable,
         ValueTooLarge,
+        WrongTenant,
     )
     from .models import DatabaseModel
     from .paging import Page
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
     from .secure import SecureRepository
     from .settings import DbSettings
     from .store import PostgresStore
+    from .tenants import as_tenant, current_tenant, tenant_field
     from .transactions import transactional
 
 __all__ = [
@@ -58,12 +61,17 @@ __all__ = [
     "StaleRecord",
     "StatementTimeout",
     "SuspiciousInput",
+    "TenantRequired",
     "UniqueViolation",
     "UnknownField",
     "UnknownTable",
     "ValueTooLarge",
+    "WrongTenant",
     "any_of",
+    "as_tenant",
+    "current_tenant",
     "embedded_postgres",
+    "tenant_field",
     "transactional",
     "where",
 ]
@@ -90,12 +98,17 @@ _FROM = {
     "StaleRecord": "errors",
     "StatementTimeout": "errors",
     "SuspiciousInput": "errors",
+    "TenantRequired": "errors",
     "UniqueViolation": "errors",
     "UnknownField": "errors",
     "UnknownTable": "errors",
     "ValueTooLarge": "errors",
+    "WrongTenant": "errors",
     "any_of": "conditions",
+    "as_tenant": "tenants",
+    "current_tenant": "tenants",
     "embedded_postgres": "embedded",
+    "tenant_field": "tenants",
     "transactional": "transactions",
     "where": "conditions",
 }

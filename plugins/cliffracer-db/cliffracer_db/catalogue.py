@@ -9,7 +9,7 @@ import msgspec
 from psycopg import sql
 
 from .database import Database
-from .ddl import column_definition, create_table
+from .ddl import column_definition, create_table, policy_statements, row_security
 from .models import Table
 
 __all__ = ["difference"]
@@ -31,6 +31,16 @@ _INDEXES = """
 select tablename as table, indexname as name, indexdef as definition from pg_indexes
 where schemaname = %s and tablename = any(%s) and indexname not in (select conname from pg_constraint)
 """
+_SECURITY = """
+select c.relname as table, c.relrowsecurity and c.relforcerowsecurity as secured
+from pg_class c join pg_namespace n on n.oid = c.relnamespace
+where n.nspname = %s and c.relname = any(%s) and c.relkind in ('r', 'p')
+"""
+_POLICIES = """
+select tablename as table, policyname as name,
+       concat_ws(' ', permissive, roles::text, cmd, 'using', qual, 'check', with_check) as definition
+from pg_policies where schemaname = %s and tablename = any(%s)
+"""
 
 
 class _Column(msgspec.Struct, frozen=True):
@@ -48,10 +58,17 @@ class _Definition(msgspec.Struct, frozen=True):
     kind: str = "i"
 
 
+class _Secured(msgspec.Struct, frozen=True):
+    table: str
+    secured: bool
+
+
 class _Catalogue(msgspec.Struct):
     columns: dict[tuple[str, str], _Column]
     constraints: dict[tuple[str, str], _Definition]
     indexes: dict[tuple[str, str], _Definition]
+    policies: dict[tuple[str, str], _Definition]
+    secured: set[str]
 
 
 class _UndoError(Exception):
@@ -93,10 +110,14 @@ async def _read(db: Database, schema: str, names: list[str]) -> _Catalogue:
     columns = await db.select(sql.SQL(_COLUMNS), [schema, names], returns=_Column)
     constraints = await db.select(sql.SQL(_CONSTRAINTS), [schema, names], returns=_Definition)
     indexes = await db.select(sql.SQL(_INDEXES), [schema, names], returns=_Definition)
+    policies = await db.select(sql.SQL(_POLICIES), [schema, names], returns=_Definition)
+    secured = await db.select(sql.SQL(_SECURITY), [schema, names], returns=_Secured)
     return _Catalogue(
         {(each.table, each.name): each for each in columns},
         {(each.table, each.name): _plain(each, schema) for each in constraints},
         {(each.table, each.name): _plain(each, schema) for each in indexes},
+        {(each.table, each.name): _plain(each, schema) for each in policies},
+        {each.table for each in secured if each.secured},
     )
 
 
@@ -130,6 +151,7 @@ def _statements(tables: Sequence[Table], present: _Catalogue, wanted: _Catalogue
             continue
         yield from _column_changes(table, present, wanted)
         yield from _definition_changes(table, present, wanted)
+        yield from _policy_changes(table, present, wanted)
 
 
 def _column_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -> Iterator[str]:
@@ -185,3 +207,18 @@ def _definition_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -
         for owner, each in haves:
             if owner == name and (owner, each) not in wants:
                 yield f'-- only the database has {kind} "{each}" of "{name}"\n'
+
+
+def _policy_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -> Iterator[str]:
+    name = table.name
+    if table.tenant is not None:
+        differ = [key for key, want in wanted.policies.items() if key[0] == name and present.policies.get(key) != want]
+        if name not in present.secured:
+            yield from (each.as_string(None) for each in row_security(table))
+        if differ:
+            yield from (each.as_string(None) for each in policy_statements(table, table.tenant))
+    elif name in present.secured:
+        yield f'-- only the database has row-level security on "{name}"\n'
+    for owner, each in present.policies:
+        if owner == name and (owner, each) not in wanted.policies:
+            yield f'-- only the database has policy "{each}" of "{name}"; a permissive one adds to what a tenant sees\n'

@@ -11,7 +11,7 @@ from psycopg import sql
 from .errors import InvalidValue
 from .models import Table
 
-__all__ = ["AnyOf", "Condition", "Where", "any_of", "where"]
+__all__ = ["AnyOf", "Condition", "Where", "any_of", "order_of", "where"]
 
 Operator = Literal["=", "<>", "<", "<=", ">", ">=", "in", "like", "ilike", "is null", "is not null", "@>"]
 
@@ -136,6 +136,20 @@ def _shape(table: Table, condition: object, values: list[Any]) -> Shape:
     elif operator not in ("is null", "is not null"):
         values.append(table.comparand(field, condition.value))
     return (operator, field.name)
+
+
+def order_of(table: Table, order_by: str | Sequence[str]) -> list[tuple[str, bool]]:
+    """Return fields to order by, and whether each descends.
+
+    Raises:
+        UnknownField: the table has no such field.
+        InvalidValue: none is named.
+    """
+    names = [order_by] if isinstance(order_by, str) else list(order_by)
+    order = [(table.field(str(each).removeprefix("-")).name, str(each).startswith("-")) for each in names]
+    if not order:
+        raise InvalidValue("order_by names no field")
+    return order
 
 
 def _text(value: str, field: str) -> str:

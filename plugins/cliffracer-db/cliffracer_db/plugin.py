@@ -87,7 +87,10 @@ class DbPlugin:
 
     @hookimpl
     def cliffracer_register_lifespans(self, service: ServiceInfo) -> Sequence[Lifespan]:
-        """Open the database of a service with marked handlers, and close it after they have stopped."""
+        """Open the database of a service with marked handlers, and close it after they have stopped.
+
+        Before that the migrations, where they run at start, and the tables of tenant models are looked at.
+        """
 
         @contextlib.asynccontextmanager
         async def opened(wiring: Wiring) -> AsyncIterator[None]:
@@ -114,8 +117,16 @@ class DbPlugin:
                 await Migrations(settings.migrations, service.name).migrate(database)
             yield
 
+        @contextlib.asynccontextmanager
+        async def kept_apart(wiring: Wiring) -> AsyncIterator[None]:
+            for provider in wiring.providers.values():
+                verify = getattr(provider, "verify_tenants", None)
+                if verify is not None:
+                    await verify()
+            yield
+
         settings = settings_of(service)
-        lifespans: list[Lifespan] = [migrated] if settings.migrate_on_start else []
+        lifespans: list[Lifespan] = [migrated, kept_apart] if settings.migrate_on_start else [kept_apart]
         return [*lifespans, opened] if service.id in self._databases else lifespans
 
     @hookimpl

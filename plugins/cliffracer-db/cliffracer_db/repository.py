@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import builtins
 import itertools
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, Self, TypeVar, cast
 from uuid import UUID
-
-import msgspec
-import psycopg
-from psycopg.types.numeric import Int8
 
 from cliffracer_core.interfaces import ServiceInfo
 
 from .bulk import Bulk
-from .conditions import AnyOf, Condition, Filter, check, where
+from .conditions import AnyOf, Condition, Filter, check, order_of, where
+from .copying import Rows, copy_rows, insert_rows
 from .database import Database
 from .errors import InvalidValue, RecordNotFound, StaleRecord
+from .ids import as_id
 from .models import DatabaseModel, table_of
-from .paging import Page, place_of, read_place
-from .pool import Connection
+from .paging import Page, checked_count, place_of, read_place
 from .reads import Reads
-from .statements import MANAGED, Statements
-from .transactions import current_transaction
-from .translation import translate
+from .statements import Statements
+from .tenancy import TenantRows
 
 __all__ = ["Repository"]
 
@@ -33,7 +29,6 @@ M = TypeVar("M", bound=DatabaseModel)
 Id = UUID | str
 COPY_CHUNK = 500
 _cursors = itertools.count(1)
-_BIGINT = 2**63
 
 
 class Repository(Generic[M]):
@@ -43,7 +38,7 @@ class Repository(Generic[M]):
     `Repository(User, db)` with an open `Database`. What it does inside a transaction is part of it.
 
     Every method may raise `DatabaseUnavailable`, `PoolExhausted`, `StatementTimeout`, `UnknownTable`, and
-    in a transaction `SerializationFailure`.
+    in a transaction `SerializationFailure`; of a model with `tenant=` also `TenantRequired` and `WrongTenant`.
 
     Args:
         model: a subclass of `DatabaseModel`.
@@ -58,10 +53,13 @@ class Repository(Generic[M]):
         self.table = table_of(model)
         self.db = db or Database()
         self._statements = Statements(self.table)
-        self._reads = Reads(self.db, self._statements.get, self._statements.get_many)
-        self._names = self.table.names
-        self._types = [each.sql_type for each in self.table.fields.values()]
-        self._bulk: Bulk | None = Bulk(self.table)
+        self._load = cast(Callable[[tuple[Any, ...]], M], self.table.load)
+        field = self.table.tenant
+        self._tenant = TenantRows(self.db, self.table, field) if field is not None else None
+        # a tenant's read shares no statement: each has its own transaction, which knows the tenant
+        self._reads = Reads(self.db, self._statements.get, self._statements.get_many) if field is None else None
+        self._rows = self._tenant or self.db
+        self._bulk = Bulk(self.table) if field is None else None  # of a tenant, each model's owner is looked at
         self._owns = db is None
 
     def bind(self, service: ServiceInfo, name: str) -> Self:
@@ -83,6 +81,15 @@ class Repository(Generic[M]):
         if self._owns:
             await self.db.close()
 
+    async def verify_tenants(self) -> None:
+        """Look, for a model with `tenant=`, whether its table keeps tenants apart; a service does so at start.
+
+        Raises:
+            ConfigurationError: it has no such policy, or the policy does not bind this program's role.
+        """
+        if self._tenant is not None:
+            await self._tenant.verify()
+
     # --- one row ---
 
     async def create(self, model: M) -> M:
@@ -93,12 +100,16 @@ class Repository(Generic[M]):
             UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
         """
         checked = self._check(model)
-        await self.db.run(self._statements.insert, self._parameters(checked), self._statements.fields)
+        await self._rows.run(self._statements.insert, self.table.dump(checked), self._statements.fields)
         return checked
 
     async def get(self, id: Id) -> M:
         """Return a row. Raises RecordNotFound (404), or InvalidValue for an id that is none."""
-        row = await self._reads.get(as_id(id))
+        key = as_id(id)
+        if self._reads is not None:
+            row = await self._reads.get(key)
+        else:
+            row = next(iter(await self._rows.fetch_all(self._statements.get, (key,))), None)
         if row is None:
             raise self._not_found()
         return self._load(row)
@@ -106,7 +117,7 @@ class Repository(Generic[M]):
     async def get_many(self, ids: Iterable[Id]) -> builtins.list[M]:
         """Return the rows with these ids that exist, in the order of the ids, each once."""
         wanted = dict.fromkeys(as_id(each) for each in ids)
-        rows = await self.db.fetch_all(self._statements.get_many, (builtins.list(wanted),)) if wanted else []
+        rows = await self._rows.fetch_all(self._statements.get_many, (builtins.list(wanted),)) if wanted else []
         found = {model.id: model for model in map(self._load, rows)}
         return [found[each] for each in wanted if each in found]
 
@@ -129,7 +140,7 @@ class Repository(Generic[M]):
         expecting = expected_updated_at is not None
         text = self._statements.update(builtins.list(data), expecting=expecting)
         parameters = [*values, key, *((expected_updated_at,) if expecting else ())]
-        rows = await self.db.fetch_all(text, parameters, self._statements.fields)
+        rows = await self._rows.fetch_all(text, parameters, self._statements.fields)
         if rows:
             return self._load(rows[0])
         if expecting and await self.exists(id=key):
@@ -153,56 +164,28 @@ class Repository(Generic[M]):
         fields = (on,) if isinstance(on, str) else tuple(on)
         for each in fields:
             self.table.field(each)
-        parameters = self._parameters(self._check(model))
-        rows = await self.db.fetch_all(self._statements.upsert(fields), parameters, self._statements.fields)
+        parameters = self.table.dump(self._check(model))
+        rows = await self._rows.fetch_all(self._statements.upsert(fields), parameters, self._statements.fields)
         return self._load(rows[0])
 
     async def delete(self, id: Id) -> bool:
         """Remove a row; False where there was none. Raises ForeignKeyViolation where others refer to it."""
-        return await self.db.run(self._statements.delete, (as_id(id),), self._statements.fields) > 0
+        return await self._rows.run(self._statements.delete, (as_id(id),), self._statements.fields) > 0
 
     # --- many rows ---
 
     async def create_many(self, models: Iterable[M]) -> int:
         """Write new rows with COPY, all or none; returns how many. Memory holds some thousand. Errors as `create`."""
-        pool = self.db.pool
-        transaction = current_transaction(pool)
-        if transaction is not None:
-            # a savepoint, so that the transaction can go on where a row is refused
-            async with self.db.transaction():
-                return await self._copy_in(transaction.connection, models)
-        connection = await pool.take()
-        try:
-            return await self._copy_in(connection, models)
-        finally:
-            await pool.give_back(connection)
+        chunks = self._chunks(models)
+        if self._tenant is not None:
+            return await insert_rows(self.db, self._tenant, self._statements, chunks)
+        return await copy_rows(self.db, self._statements, chunks)
 
-    async def _copy_in(self, connection: Connection, models: Iterable[M]) -> int:
+    def _chunks(self, models: Iterable[M]) -> Iterator[Rows]:
         source = iter(models)
-        chunk = builtins.list(itertools.islice(source, COPY_CHUNK))
-        if not chunk:
-            return 0
-        written = 0
-        rows = self._rows(chunk)  # before anything is sent: most mistakes are in the first rows
-        try:
-            async with connection.cursor() as cursor, cursor.copy(self._statements.copy) as copy:
-                copy.set_types(self._types)
-                write = copy.formatter.write_row  # rows are buffered there; `copy.write_row` awaits for each
-                while chunk:
-                    for row in rows:
-                        data = write(row)
-                        if data:
-                            await copy.writer.write(data)
-                    written += len(rows)
-                    chunk = builtins.list(itertools.islice(source, COPY_CHUNK))
-                    rows = self._rows(chunk) if chunk else []
-        except psycopg.Error as error:
-            raise translate(error, self._statements.fields) from error
-        return written
-
-    def _rows(self, models: Sequence[M]) -> builtins.list[Any]:
-        rows = self._bulk.rows(models) if self._bulk is not None else None
-        return [self._parameters(self._check(model)) for model in models] if rows is None else rows
+        while chunk := builtins.list(itertools.islice(source, COPY_CHUNK)):
+            rows = self._bulk.rows(chunk) if self._bulk is not None else None
+            yield [self.table.dump(self._check(model)) for model in chunk] if rows is None else rows
 
     async def list(self, limit: int = 100, offset: int = 0, *, order_by: str = "id") -> builtins.list[M]:
         """Return rows in the order of their ids, the oldest first, or of a field (`-field`: descending)."""
@@ -236,13 +219,13 @@ class Repository(Generic[M]):
         filter = self._filter(conditions, equal)
         values = filter.values
         if limit is not None:
-            values.append(_count(limit, "limit"))
+            values.append(checked_count(limit, "limit"))
         if offset:
-            values.append(_count(offset, "offset"))
+            values.append(checked_count(offset, "offset"))
         text = self._statements.select(
             filter.shape, self._order(order_by), limit=limit is not None, offset=bool(offset)
         )
-        return [self._load(row) for row in await self.db.fetch_all(text, values)]
+        return [self._load(row) for row in await self._rows.fetch_all(text, values)]
 
     async def page(
         self,
@@ -268,14 +251,16 @@ class Repository(Generic[M]):
         field = self.table.field(name)
         if field.nullable or field.sql_type == "jsonb":
             raise InvalidValue(f"field {name!r} orders no pages: it may be None, or is a document")
-        if not 1 <= _count(limit, "limit") <= 10_000:
+        if not 1 <= checked_count(limit, "limit") <= 10_000:
             raise InvalidValue(f"limit {limit!r} is not between 1 and 10,000")
         filter = self._filter(conditions, equal)
         values = filter.values
         if after is not None:
             values += read_place(self.table, field, after)
         text = self._statements.page(filter.shape, name, descending=descending, after=after is not None)
-        rows = [self._load(row) for row in await self.db.fetch_all(text, [*values, Int8(limit + 1)])]
+        rows = [
+            self._load(row) for row in await self._rows.fetch_all(text, [*values, checked_count(limit + 1, "limit")])
+        ]
         return Page(rows[:limit], place_of(rows[limit - 1], name) if len(rows) > limit else None)
 
     async def stream(
@@ -288,86 +273,45 @@ class Repository(Generic[M]):
         """
         filter = self._filter(conditions, equal)
         text = self._statements.select(filter.shape, self._order(order_by))
-        pool = self.db.pool
-        transaction = current_transaction(pool)
-        connection = await pool.take() if transaction is None else transaction.connection
-        try:
-            async with connection.transaction():
-                name = f"cliffracer_{next(_cursors)}"
-                async with connection.cursor(name, binary=True) as cursor:
-                    await cursor.execute(text, filter.values)
-                    while rows := await cursor.fetchmany(batch):
-                        for row in rows:
-                            yield self._load(row)
-        except psycopg.Error as error:
-            raise translate(error) from error
-        finally:
-            if transaction is None:
-                await pool.give_back(connection)
+        name = f"cliffracer_{next(_cursors)}"
+        async with (
+            self._rows.connection() as connection,
+            connection.transaction(),
+            connection.cursor(name, binary=True) as cursor,
+        ):
+            await cursor.execute(text, filter.values)
+            while rows := await cursor.fetchmany(batch):
+                for row in rows:
+                    yield self._load(row)
 
     async def count(self, *conditions: Condition | AnyOf, **equal: object) -> int:
         """Count the rows for which all conditions hold. Errors as `find`."""
         filter = self._filter(conditions, equal)
-        rows = await self.db.fetch_all(self._statements.count(filter.shape), filter.values)
+        rows = await self._rows.fetch_all(self._statements.count(filter.shape), filter.values)
         return int(rows[0][0])
 
     async def exists(self, *conditions: Condition | AnyOf, **equal: object) -> bool:
         """Tell whether there is a row for which all conditions hold. Errors as `find`."""
         filter = self._filter(conditions, equal)
-        rows = await self.db.fetch_all(self._statements.exists(filter.shape), filter.values)
+        rows = await self._rows.fetch_all(self._statements.exists(filter.shape), filter.values)
         return bool(rows[0][0])
 
     # --- checks and conversions ---
 
     def _check(self, model: M) -> M:
-        if type(model) is not self.model:
-            raise InvalidValue(f"table {self.table.name!r} takes {self.model.__name__}, not {type(model).__name__}")
-        return self.table.check(model)  # type: ignore[return-value]  # of the same class
+        checked = self.table.check(model)
+        if self._tenant is not None:
+            self._tenant.check_owner(checked)
+        return checked  # type: ignore[return-value]  # of the same class
 
     def _filter(self, conditions: Sequence[Condition | AnyOf], equal: dict[str, object]) -> Filter:
         return check(self.table, conditions, equal)
 
-    def _parameters(self, checked: M) -> builtins.list[Any]:
-        return self.table.dump(checked)
-
     def _changes(self, data: Mapping[str, object]) -> builtins.list[Any]:
-        if not data:
-            raise InvalidValue(f"table {self.table.name!r}: there is nothing to change; give at least one field")
-        for name in data:
-            if name in MANAGED:
-                raise InvalidValue(f"field {name!r} is set by the repository; leave it out", details={"field": name})
-        return [self.table.parameter(self.table.field(name), value) for name, value in data.items()]
+        return self.table.changes(data)
 
     def _order(self, order_by: str | Sequence[str]) -> builtins.list[tuple[str, bool]]:
-        names = [order_by] if isinstance(order_by, str) else builtins.list(order_by)
-        order = [(self.table.field(str(each).removeprefix("-")).name, str(each).startswith("-")) for each in names]
-        if not order:
-            raise InvalidValue("order_by names no field")
-        return order
-
-    def _load(self, row: tuple[Any, ...]) -> M:
-        try:
-            return msgspec.convert(dict(zip(self._names, row, strict=True)), self.model, str_keys=True)
-        except msgspec.ValidationError as error:
-            raise InvalidValue(
-                f"table {self.table.name!r}: a stored row does not fit the model: {error}; migrate the data"
-            ) from None
+        return order_of(self.table, order_by)
 
     def _not_found(self) -> RecordNotFound:
         return RecordNotFound(f"table {self.table.name!r} has no row with this id", details={"table": self.table.name})
-
-
-def as_id(id: object) -> UUID:
-    """Return an id as a UUID. Raises InvalidValue."""
-    if isinstance(id, UUID):
-        return id
-    try:
-        return UUID(id)  # type: ignore[arg-type]  # what is no text is caught
-    except (ValueError, AttributeError, TypeError):
-        raise InvalidValue("id is no UUID", details={"field": "id"}) from None
-
-
-def _count(value: object, what: str) -> Int8:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < _BIGINT:
-        raise InvalidValue(f"{what} is no integer from 0 to 2**63 - 1", details={"field": what})
-    return Int8(value)

@@ -14,7 +14,7 @@ from .columns import Field
 from .conditions import AnyOf, Condition, Filter
 from .database import Database
 from .errors import SuspiciousInput, UnknownField, ValueTooLarge
-from .models import DatabaseModel
+from .models import MANAGED, DatabaseModel
 from .repository import Repository
 
 __all__ = ["SecureRepository"]
@@ -38,8 +38,15 @@ _SUSPICIOUS: Mapping[str, re.Pattern[str]] = {
         r"(?:['\";)]\s*(?:--|#)|/\*.*\*/\s*(?:or|and|union|select)\b)", re.I | re.S
     ),
     "a function that waits or reads files": re.compile(
-        r"\b(?:pg_sleep|pg_read_file|pg_ls_dir|lo_import|dblink)\s*\(", re.I
+        r"\b(?:pg_sleep|pg_read_file|pg_ls_dir|lo_import|dblink|benchmark|randomblob|extractvalue|updatexml"
+        r"|dbms_\w+\.\w+|utl_\w+\.\w+|xp_\w+)\s*\(|\b!?sleep\([\d(]|\bwaitfor\s+delay\b",
+        re.I,
     ),
+    "a query inside another": re.compile(
+        r"\(\s*select\b\s*(?:[*'(\d@]|case\b|distinct\b|\w+\s*\(|\w+\s+from\b)|;\s*select\b", re.I
+    ),
+    "a number compared with itself": re.compile(r"\b(?:or|and|where)\s+\(*\s*(\d+)\s*=\s*(?:\1\b|[('!]|\w+\()", re.I),
+    "a choice between values": re.compile(r"\bcase\s+when\s*['(\d].*\bthen\b|\b(?:iif|elt|make_set)\(", re.I | re.S),
     "a program to run": re.compile(r"\bcopy\b.*\b(?:to|from)\b\s+program\b", re.I | re.S),
 }
 
@@ -85,7 +92,7 @@ class SecureRepository(Repository[M]):
         self._bulk = None  # each model is looked at
         self._tables = tables
         self._readable = frozenset(self.table.names if readable is None else {*readable, "id"})
-        own = {name for name in self.table.names if name not in ("id", "created_at", "updated_at")}
+        own = set(self.table.names) - {*MANAGED, model.__tenant__}
         self._writable = frozenset(own if writable is None else writable)
         self._guarded = tuple(sorted(own - self._writable))
         self._max_text = max_text

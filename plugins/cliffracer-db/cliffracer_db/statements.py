@@ -9,13 +9,12 @@ from psycopg import sql
 
 from .conditions import Shape, where_clause
 from .ddl import constraints_of
-from .models import Table
+from .models import MANAGED, Table
 
 __all__ = ["Statements"]
 
 T = TypeVar("T")
 _MOST_KEPT = 1000
-MANAGED = frozenset({"id", "created_at", "updated_at"})
 
 
 class Statements:
@@ -65,12 +64,15 @@ class Statements:
 
     def upsert(self, on: Sequence[str]) -> str:
         """Insert a row, or change the one that has the same values in the fields `on`."""
+        tenant = self.table.tenant
+        if tenant is not None and tenant.name not in on and tuple(on) != ("id",):
+            on = (tenant.name, *on)  # what is unique is so for one tenant
 
         def compose() -> sql.Composable:
             sets: list[sql.Composable] = [
                 sql.SQL("{0} = excluded.{0}").format(sql.Identifier(each))
                 for each in self.table.names
-                if each not in MANAGED and each not in on
+                if each not in MANAGED and each not in on and self.table.fields[each] is not tenant
             ]
             sets.append(
                 sql.SQL("updated_at = greatest(clock_timestamp(), {}.updated_at + interval '1 microsecond')").format(

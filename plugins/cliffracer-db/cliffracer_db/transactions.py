@@ -11,12 +11,16 @@ import msgspec
 from cliffracer_core.errors import ConfigurationError
 from cliffracer_core.handlers import mark
 
+from .errors import WrongTenant
 from .pool import Connection, Pool
+from .tenants import TENANT_SETTING
 
-__all__ = ["Isolation", "Transaction", "TransactionOptions", "current_transaction", "running", "transactional"]
+__all__ = ["Isolation", "Transaction", "TransactionOptions", "announce", "current_transaction", "running"]
+__all__ += ["transactional"]
 
 F = TypeVar("F", bound=Callable[..., object])
 Isolation = Literal["read committed", "repeatable read", "serializable"]
+_ANNOUNCE = "select set_config(%s, %s, true)"  # as SET LOCAL, which takes no parameters
 ISOLATIONS = ("read committed", "repeatable read", "serializable")
 
 
@@ -26,6 +30,25 @@ class Transaction(msgspec.Struct, eq=False):
     pool: Pool
     connection: Connection
     active: bool = True
+    tenant: str | None = None
+    """The first one for whom something was done in it; it has no other."""
+    announced: bool = False
+    """Whether the server knows the tenant."""
+
+    async def join(self, tenant: str | None) -> None:
+        """Work for a tenant from here on; None leaves it as it is. Raises WrongTenant where it is another's."""
+        if tenant is None or (tenant == self.tenant and self.announced):
+            return
+        if self.tenant not in (None, tenant):
+            raise WrongTenant("a transaction belongs to one tenant; begin another one inside 'with as_tenant(id)'")
+        self.tenant = tenant
+        await announce(self.connection, tenant)
+        self.announced = True
+
+
+async def announce(connection: Connection, tenant: str) -> None:
+    """Tell the server the tenant, until the end of the transaction that the connection is in."""
+    await connection.execute(_ANNOUNCE, (TENANT_SETTING, tenant))
 
 
 class TransactionOptions(msgspec.Struct, frozen=True, kw_only=True):

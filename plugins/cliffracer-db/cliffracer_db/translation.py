@@ -22,6 +22,7 @@ from .errors import (
     StatementTimeout,
     UniqueViolation,
     UnknownTable,
+    WrongTenant,
     details_of,
 )
 
@@ -34,6 +35,8 @@ _KEY = re.compile(r"^Key \(([a-z0-9_, ]+)\)=")
 _GONE = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.ConnectionException, pg.TooManyConnections)
 _RETRY = (pg.SerializationFailure, pg.DeadlockDetected)
 _TIMEOUT = (pg.QueryCanceled, pg.LockNotAvailable, pg.IdleInTransactionSessionTimeout, pg.TransactionTimeout)
+_POLICY = "ExecWithCheckOptions"
+"""PostgreSQL's function that applies a policy to a new row; the message itself depends on the server's language."""
 _MISSING = (pg.UndefinedTable, pg.UndefinedColumn, pg.InvalidSchemaName, pg.UndefinedFunction)
 
 
@@ -69,6 +72,8 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return CheckViolation(f"{where}{what} breaks the rule {constraint!r}", details=details)
     if isinstance(error, _RETRY):
         return SerializationFailure("another transaction got in the way; run the transaction again")
+    if isinstance(error, pg.InsufficientPrivilege) and diagnosis.source_function == _POLICY:
+        return WrongTenant("a row belongs to another tenant, or the statement to none; nothing was written")
     if isinstance(error, pg.ReadOnlySqlTransaction):
         return DatabaseError("the transaction is read only")
     if isinstance(error, _TIMEOUT):
@@ -77,6 +82,8 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return UnknownTable("a table or column is not in the database; apply the migrations: 'cliffracer db migrate'")
     if isinstance(error, _GONE) or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None):
         return DatabaseUnavailable("the connection to the database was lost, or cannot be made")
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:  # of the driver, before anything is sent
+        return DatabaseError("a statement and its parameters do not fit; look at their number, names and types")
     if isinstance(error, psycopg.DataError):
         return InvalidValue(f"{where}{what} does not fit its column", details=details)
     state = f" (SQLSTATE {error.sqlstate})" if error.sqlstate else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Awaitable
-from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -24,10 +23,9 @@ from psycopg import sql
 
 from cliffracer_core.errors import DatabaseError, to_body
 
+from .db_injections import OWN, PUBLISHED
 from .db_models import Everything, Org, User, make_tables
 from .test_db_models import everything
-
-INJECTIONS = Path(__file__).with_name("injections.txt").read_text().splitlines()
 
 
 @pytest.fixture
@@ -172,7 +170,7 @@ async def test_filter_is_refused_when_its_value_or_operator_does_not_fit(users: 
 
 async def test_injection_is_plain_text_as_a_value_and_refused_as_a_name(users: Repository[User]) -> None:
     """As a value it is stored and found as it is; as id, field name, order key or place it is refused."""
-    for text in INJECTIONS:
+    for text in OWN:
         kept = await users.create(User(name=text[:50], email=text))
         assert (await users.get(kept.id)).email == text
         assert await users.find(email=text) == [kept]
@@ -192,6 +190,34 @@ async def test_injection_is_plain_text_as_a_value_and_refused_as_a_name(users: R
                 await attempt
         assert await users.list() == [changed]
         assert await users.delete(kept.id)
+
+
+async def test_published_injections_are_plain_text_and_no_names(users: Repository[User]) -> None:
+    """As a value and in a filter each of sqlmap's is text; as field, order key or place it is refused."""
+    assert len(PUBLISHED) > 900
+    kept: list[User] = []
+    for text in PUBLISHED:
+        made = await users.create(User(name=text[:50], email=text))
+        assert await users.find(where("name") == text[:50], where("email").in_([text, "x"])) == [made]
+        kept.append(made)
+        attempts: list[Awaitable[object]] = [
+            users.get(text),
+            users.find(where(text) == "x"),
+            users.exists(**{text: "x"}),
+            users.list(order_by=text),
+            users.list(order_by=f"-{text}"),
+            users.update(made.id, {text: "x"}),
+            users.upsert(made, on=text),
+            users.page(after=text),
+            users.count(age=text),
+        ]
+        for attempt in attempts:
+            with pytest.raises(InvalidValue):
+                await attempt
+        with pytest.raises(UnknownTable):
+            await users.db.select(sql.SQL("select {} from users").format(sql.Identifier(text)))
+    assert await users.find() == kept
+    assert await users.db.execute(sql.SQL("delete from users where email = any(%s)"), [PUBLISHED]) == len(kept)
 
 
 async def test_nothing_of_statement_or_value_is_told_to_the_caller(users: Repository[User]) -> None:

@@ -92,6 +92,24 @@ def test_error_has_the_end_of_the_log_when_it_does_not_start() -> None:
         pass
 
 
+def test_database_is_not_used_again_when_it_cannot_be_emptied(postgres_server: EmbeddedPostgres) -> None:
+    """One that was given back is the next one's, empty; one that is gone is nobody's."""
+    first = postgres_server.create_database()
+    with psycopg.connect(first) as connection:
+        connection.execute("create table t (n int)")
+        postgres_server.give_back_database(first)
+        with pytest.raises(psycopg.OperationalError):
+            connection.execute("select 1")
+    assert postgres_server.create_database() == first
+    with psycopg.connect(first) as connection:
+        assert connection.execute("select to_regclass('t')").fetchone() == (None,)
+        connection.execute("create table t (n int)")
+    with psycopg.connect(postgres_server.superuser_url, autocommit=True) as connection:
+        connection.execute(f"drop database {first.rpartition('/')[2]}")
+    postgres_server.give_back_database(first)
+    assert postgres_server.create_database() != first
+
+
 async def test_server_ends_when_its_owner_is_killed() -> None:
     """`kill -9` of the process that started it ends server and directory."""
     code = (
@@ -133,7 +151,7 @@ def test_dev_uses_the_database_that_is_named(tmp_path: Path, postgres_server: Em
     """With DB_HOST set no server is started."""
     (tmp_path / "app.py").write_text(APP)
     environment = {
-        "DB_HOST": "127.0.0.1", "DB_PORT": str(postgres_server.port), "DB_USER": "postgres",
+        "DB_HOST": "127.0.0.1", "DB_PORT": str(postgres_server.port), "DB_USER": "app",
         "DB_PASSWORD": postgres_server.password,
     }  # fmt: skip
     with CommandLine("dev", "app:Shop", "--no-reload", directory=tmp_path, environment=environment) as dev:
@@ -151,7 +169,10 @@ def test_fixtures_give_each_test_an_empty_database(pytester: pytest.Pytester) ->
         @pytest.mark.parametrize("n", range(3))
         def test_one(postgres_url, postgres_server, n):
             with psycopg.connect(postgres_url) as connection:
-                connection.execute("create table t (n int)")
+                connection.execute("create table t (n int); create schema s create table u (n int)")
+                connection.execute("create type e as enum ('x'); create sequence q")
+                connection.execute("create function f() returns int language sql as 'select 1'")
+            open_still = psycopg.connect(postgres_url)  # which stands in nobody's way
             with Path("pids").open("a") as file:
                 print(postgres_server.pid, file=file)
         """

@@ -20,6 +20,7 @@ from psycopg import sql
 from cliffracer_core.errors import ConfigurationError
 
 from .db_models import Address, Color, Everything, Org, Size, User, make_tables
+from .db_tenants import Note
 
 UTC = datetime.UTC
 
@@ -113,7 +114,7 @@ async def test_table_refuses_what_the_model_would_when_another_program_writes(
 def test_ddl_passes_squawk(tmp_path: Path) -> None:
     """The linter of migrations has nothing to say of the generated statements."""
     file = tmp_path / "tables.sql"
-    text = "".join(model.get_create_table_sql() for model in (Org, User, Everything))
+    text = "".join(model.get_create_table_sql() for model in (Org, User, Everything, Note))
     file.write_text(f"set lock_timeout = '5s';\nset statement_timeout = '30s';\n{text}")
     program = Path(sys.executable).parent / "squawk"
     command: list[str | Path] = [program, "--pg-version", "18.0", "--assume-in-transaction", file]

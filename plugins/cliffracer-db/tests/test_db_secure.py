@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
 
 import pytest
 from cliffracer_db import (
@@ -19,6 +18,7 @@ from cliffracer_db import (
 from cliffracer_core import CliffracerService, ServiceConfig, rpc
 from cliffracer_core.errors import ConfigurationError
 
+from .db_injections import OWN, PUBLISHED
 from .db_models import make_tables
 
 ATTACKS = [
@@ -42,6 +42,9 @@ HARMLESS = [
     "rock'n'roll and blues",
     "say 'hello'; update me", "50% off!", "#1 fan", "C# & F#", "<script>", "Don't delete this", "either/or", "naïve 🌍",
     "The union of teachers will select a speaker", "WHERE is it?", "1=1",
+    "Colour (select one), size (select from the list)",
+    "In case when it rains, then we stay; 2 and 2 = 4, where x = 3",
+    "He tried to sleep (8 hours); benchmark: (good)",
 ]  # fmt: skip
 
 
@@ -152,10 +155,10 @@ async def test_lists_hold_when_it_is_bound_to_a_service(db: Database) -> None:
                 await service.rpc_call("notes", "add", **arguments)
 
 
-def test_injection_list_is_the_same_for_both_repositories() -> None:
-    """Of the list that a plain repository stores safely, the secure one refuses what is clearly an attack."""
+def test_most_published_injections_look_like_attacks() -> None:
+    """Of what a plain repository stores safely, the secure one refuses what is clearly an attack."""
     from cliffracer_db.secure import _SUSPICIOUS
 
-    lines = Path(__file__).with_name("injections.txt").read_text().splitlines()
-    caught = [line for line in lines if any(each.search(line) for each in _SUSPICIOUS.values())]
-    assert len(caught) >= len(lines) // 3
+    for lines, share in ((OWN, 0.4), (PUBLISHED, 0.75)):
+        caught = [line for line in lines if any(each.search(line) for each in _SUSPICIOUS.values())]
+        assert len(caught) >= len(lines) * share

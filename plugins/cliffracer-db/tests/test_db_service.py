@@ -162,7 +162,7 @@ async def test_flat_names_and_environment_reach_the_section(
     monkeypatch.setenv("DB_NAME", postgres_server.create_database().rpartition("/")[2])
     monkeypatch.setenv("DB_PASSWORD", postgres_server.password)
     config = ServiceConfig(
-        "users", db_host="127.0.0.1", db_port=postgres_server.port, db_user="postgres", connection_pool_size=3
+        "users", db_host="127.0.0.1", db_port=postgres_server.port, db_user="app", connection_pool_size=3
     )
     async with Users(config) as service:
         assert await service.db.ping() > 0

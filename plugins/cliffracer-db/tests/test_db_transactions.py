@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import random
 
 import psycopg
@@ -10,7 +9,6 @@ import pytest
 from cliffracer_db import (
     Database,
     DatabaseModel,
-    InvalidValue,
     Repository,
     SerializationFailure,
     StatementTimeout,
@@ -20,6 +18,7 @@ from msgspec.structs import replace
 from psycopg import sql
 
 from cliffracer_core.errors import ConfigurationError, DatabaseError
+from cliffracer_core.testing import eventually
 
 from .db_models import Org, User, make_tables
 
@@ -142,12 +141,12 @@ async def test_transaction_is_run_again_when_another_got_in_the_way(orgs: Reposi
     assert await names(orgs) == ["0", "3"]
 
 
-async def test_money_is_conserved_when_transfers_contend(orgs: Repository[Org]) -> None:
+async def test_money_is_conserved_when_transfers_contend(orgs: Repository[Org], in_full: bool) -> None:
     """Serializable transfers between 100 accounts, 8 at a time: none is lost, the sum stays.
 
     2,000 of them, and 10,000 with `CLIFFRACER_FAULTS=full`.
     """
-    transfers = 10_000 if os.environ.get("CLIFFRACER_FAULTS") == "full" else 2_000
+    transfers = 10_000 if in_full else 2_000
     accounts = Repository(Account, orgs.db)
     ids = [(await accounts.create(Account(balance=1000))).id for _ in range(100)]
     turns = iter(range(transfers))
@@ -221,26 +220,9 @@ async def test_cancelled_transaction_is_undone(orgs: Repository[Org]) -> None:
     with contextlib.suppress(asyncio.CancelledError):
         await task
     assert await names(orgs) == []
-    assert orgs.db.statistics()["pool_size"] == orgs.db.statistics()["pool_available"]
 
+    async def all_back() -> bool:  # where the cancellation came before the query, another connection takes its place
+        figures = orgs.db.statistics()
+        return figures["pool_size"] == figures["pool_available"]
 
-async def test_select_gives_typed_rows(orgs: Repository[Org]) -> None:
-    """Composed SQL with parameters; rows as dicts, or of a type."""
-    made = await orgs.create(Org(name="a%b"))
-    assert await orgs.db.select(sql.SQL("select * from orgs where name = %s"), ["a%b"], returns=Org) == [made]
-    assert await orgs.db.select(
-        sql.SQL("select name from orgs where name like '%%b' and id = %(id)s"), {"id": made.id}
-    ) == [{"name": "a%b"}]
-    assert await orgs.db.select(sql.SQL("select name from orgs where name like '%b'")) == [{"name": "a%b"}]
-    assert await orgs.db.execute(sql.SQL("update orgs set name = 'x'")) == 1
-    with pytest.raises(InvalidValue, match="Org"):
-        await orgs.db.select(sql.SQL("select 1 as id"), returns=Org)
-
-
-async def test_select_refuses_a_plain_str(orgs: Repository[Org]) -> None:
-    """A formatted statement is refused before anything is sent."""
-    for text in ("select 1", f"delete from orgs where name = '{orgs.model.__name__}'", b"select 1"):
-        with pytest.raises(InvalidValue, match="psycopg.sql"):
-            await orgs.db.select(text)  # type: ignore[call-overload]
-        with pytest.raises(InvalidValue, match="psycopg.sql"):
-            await orgs.db.execute(text)  # type: ignore[arg-type]
+    await eventually(all_back)

@@ -93,7 +93,11 @@ async def _report(wiring: Wiring) -> dict[str, object]:
     info = wiring.service
     facts = dict(await wiring.health())
     names = {f"transport {name}": _kind(each, name) for name, each in wiring.transports.items()}
-    parts = {names.get(name, name): _brief(fact) for name, fact in facts.items()}
+    parts: dict[str, object] = {}
+    for name, fact in facts.items():
+        parts[names.get(name, name)] = _brief(fact)
+        if "connected" in fact and len(fact) > 1 and "error" not in fact:
+            parts[f"{name}_details"] = {each: value for each, value in fact.items() if each != "connected"}
     well = state_of(wiring) == "healthy" and not any(_unwell(fact) for fact in facts.values())
     head: dict[str, object] = {"status": "healthy" if well else "unhealthy", "service": info.name}
     return {**head, "version": info.version, **{name: part for name, part in parts.items() if name not in head}}
@@ -108,7 +112,7 @@ def _kind(transport: object, name: str) -> str:
 def _brief(facts: Mapping[str, object]) -> object:
     if "error" in facts:
         return f"error: {facts['error']}"
-    if facts.keys() == {"connected"}:
+    if "connected" in facts:
         return "connected" if facts["connected"] else "disconnected"
     return facts or "healthy"
 

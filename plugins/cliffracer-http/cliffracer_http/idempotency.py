@@ -110,8 +110,9 @@ class Idempotency:
 
 
 def _name(context: MessageContext, key: str) -> str:
-    who = context.identity.id if context.identity else ""
-    digest = hashlib.blake2b(msgspec.json.encode([who, key]), digest_size=20).hexdigest()
+    identity = context.identity
+    who = ("", "") if identity is None else (identity.id, str(identity.claims.get("tenant", "")))
+    digest = hashlib.blake2b(msgspec.json.encode([*who, key]), digest_size=20).hexdigest()
     return f"http.idempotency.{context.service}.{context.handler}.{digest}"
 
 

@@ -56,10 +56,13 @@ class Orders(CliffracerService):
 
 
 class Names:
-    """Whoever says a name is that."""
+    """Whoever says a name is that; `name@tenant` is of a tenant."""
 
     async def authenticate(self, headers: Any) -> Identity | None:
-        return Identity(id=headers["X-API-Key"]) if "X-API-Key" in headers else None
+        if "X-API-Key" not in headers:
+            return None
+        name, _, tenant = headers["X-API-Key"].partition("@")
+        return Identity(id=name, claims={"tenant": tenant} if tenant else {})
 
 
 class Auth:
@@ -110,12 +113,15 @@ async def test_key_is_refused_when_the_request_is_another(client: httpx.AsyncCli
 
 
 async def test_keys_are_apart_when_handler_or_caller_differ(client: httpx.AsyncClient) -> None:
-    """A key belongs to one handler and one identity: nobody reads another's response."""
+    """A key belongs to one handler, one identity and its tenant: nobody reads another's response."""
     assert (await client.post("/orders", json=TEA, headers=KEY)).json()["number"] == 1
     assert (await client.post("/other", json=TEA, headers=KEY)).json() == {"other": 2}
     assert (await client.post("/orders", json=TEA, headers={**KEY, "x-api-key": "ada"})).json()["number"] == 3
     assert (await client.post("/orders", json=TEA, headers={**KEY, "x-api-key": "bo"})).json()["number"] == 4
     assert (await client.post("/orders", json=TEA, headers={**KEY, "x-api-key": "ada"})).json()["number"] == 3
+    assert (await client.post("/orders", json=TEA, headers={**KEY, "x-api-key": "ada@acme"})).json()["number"] == 5
+    assert (await client.post("/orders", json=TEA, headers={**KEY, "x-api-key": "ada@other"})).json()["number"] == 6
+    assert (await client.post("/orders", json=TEA, headers={**KEY, "x-api-key": "ada@acme"})).json()["number"] == 5
 
 
 async def test_second_request_is_refused_when_the_first_still_runs(client: httpx.AsyncClient) -> None:

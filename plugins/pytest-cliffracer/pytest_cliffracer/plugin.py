@@ -86,9 +86,11 @@ def postgres_server() -> Iterator[EmbeddedPostgres]:
 
 
 @pytest.fixture
-def postgres_url(postgres_server: EmbeddedPostgres) -> str:
+def postgres_url(postgres_server: EmbeddedPostgres) -> Iterator[str]:
     """An empty database of one test's own, on `postgres_server`; the setting `db.url` of a service."""
-    return postgres_server.create_database()
+    url = postgres_server.create_database()
+    yield url
+    postgres_server.give_back_database(url)
 
 
 @pytest.fixture
