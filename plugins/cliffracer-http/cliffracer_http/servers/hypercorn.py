@@ -18,8 +18,8 @@ from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
 from .connection import Connection
-from .framing import framed
 from .frames import Turn
+from .framing import framed
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
 from .stream import Stream
