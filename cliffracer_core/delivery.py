@@ -241,8 +241,23 @@ class DurableEndpoint(Endpoint[Delivery]):
             self._queued(delivery)
 
     async def _serve(self, delivery: Delivery, run: Run, received: float | None) -> None:
-        scope = self._scope
-        context = self._context(delivery)
+        scope, message = self._scope, delivery.message
+        headers, message_id = message.headers, delivery.message_id
+        context = MessageContext(
+            kind="event",
+            service=scope.service,
+            handler=self._name,
+            subject=message.subject,
+            pattern=self._pattern,
+            body=message.body,
+            headers=_NO_HEADERS,
+            correlation_id=message_id,
+            deadline=None if self._timeout_s is None else time.monotonic() + self._timeout_s,
+            attempt=delivery.attempt,
+            message_id=message_id,
+        )
+        if headers:
+            _add_headers(context, message, headers)
         try:
             if context.attempt > self._attempts:
                 raise _Exhausted(f"no attempt of {self._attempts} came to an end; its process died")
@@ -284,23 +299,6 @@ class DurableEndpoint(Endpoint[Delivery]):
             else:
                 self._gate.free += 1
 
-    def _context(self, delivery: Delivery) -> MessageContext:
-        message, headers = delivery.message, delivery.message.headers or _NO_HEADERS
-        message_id = (headers and headers.get(ORIGINAL_MESSAGE_ID)) or delivery.message_id
-        return MessageContext(
-            kind="event",
-            service=self._scope.service,
-            handler=self._name,
-            subject=_original_subject(message) if headers else message.subject,
-            pattern=self._pattern,
-            body=message.body,
-            headers=headers,
-            correlation_id=(headers and headers.get(CORRELATION_ID)) or message_id,
-            deadline=None if self._timeout_s is None else time.monotonic() + self._timeout_s,
-            attempt=delivery.attempt,
-            message_id=message_id,
-        )
-
     async def _failed(self, delivery: Delivery, context: MessageContext, error: BaseException) -> None:
         final = delivery.attempt > self.options.retries
         if not final and not (context.arguments is None and isinstance(error, ValidationError)):
@@ -333,6 +331,14 @@ class DurableEndpoint(Endpoint[Delivery]):
 
         pause = min(self.options.backoff_s * float(1 << min(attempt - 1, 30)), self.options.max_backoff_s)
         return pause * random.uniform(0.5, 1.0)
+
+
+def _add_headers(context: MessageContext, message: Message, headers: Mapping[str, str]) -> None:
+    """Add what a delivery's headers say: those of an event that was redriven name what it was at first."""
+    context.headers = headers
+    context.subject = _original_subject(message)
+    context.message_id = headers.get(ORIGINAL_MESSAGE_ID) or context.message_id
+    context.correlation_id = headers.get(CORRELATION_ID) or context.message_id or ""
 
 
 class _Exhausted(ServiceError, code="attempts_exhausted"):

@@ -25,7 +25,7 @@ from . import jetstream as js
 from .delivery import JetStreamDelivery, read_ack_subject
 from .headers import StatusHeaders
 from .jetstream import NANOSECONDS, JetStreamError
-from .streams import Streams, published_headers
+from .streams import MESSAGE_ID, Streams, published_headers
 from .wire import Listening, Wire
 
 __all__ = ["PullConsumer", "consumer_name"]
@@ -71,6 +71,7 @@ class PullConsumer:
         self._asked = 0
         """Messages that the open pulls may still bring; 0 while none is open."""
         self._refill_at = max(1, wanted.max_in_flight // 4)
+        self._wait_s = wanted.ack_wait_s
         self._low = wanted.max_in_flight - self._refill_at
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{wanted.stream}.{self._name}"
         self._loop: asyncio.AbstractEventLoop
@@ -260,10 +261,11 @@ class PullConsumer:
         message = Message(subject.decode("utf-8", "replace"), body, shown)
         try:
             ack_to = reply_to or b""
-            attempt, stored_as = read_ack_subject(ack_to)
-            wait_s = self._wanted.ack_wait_s
+            attempt, message_id = read_ack_subject(ack_to)
+            if headers is not None:
+                message_id = headers.get(MESSAGE_ID, message_id)
             delivery = JetStreamDelivery(
-                self._wire, message, ack_to, attempt, stored_as, headers, now + wait_s, wait_s, self._ended
+                self._wire, message, ack_to, attempt, message_id, now + self._wait_s, self._wait_s, self._ended
             )
             self._out.add(delivery)
             self._on_delivery(delivery)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import msgspec
 
 from cliffracer_core.messages import Message
 
-from .streams import MESSAGE_ID
 from .wire import Wire
 
 __all__ = ["JetStreamDelivery", "read_ack_subject"]
@@ -42,23 +41,14 @@ class JetStreamDelivery(msgspec.Struct, eq=False):
     ack_to: bytes
     """The reply subject, as it stood on the wire."""
     attempt: int
-    stored_as: str
-    """The second of what `read_ack_subject` returns."""
-    headers: Mapping[str, str] | None
-    """All of them."""
+    message_id: str
+    """The publisher's message id, else one made of the stream and its sequence number."""
     expires_at: float
     """Point on the loop's clock from which the broker delivers it again."""
     ack_wait_s: float
     """Seconds that `in_progress` adds."""
     ended: Callable[[JetStreamDelivery], None] | None
     """Hears of the end, once; None from there on."""
-
-    @property
-    def message_id(self) -> str:
-        """The publisher's message id, else one made of the stream and its sequence number."""
-        if self.headers is not None and MESSAGE_ID in self.headers:
-            return self.headers[MESSAGE_ID]
-        return self.stored_as
 
     async def ack(self) -> None:
         """Tell JetStream it is done; nothing where the delivery has ended.

@@ -6,10 +6,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from cliffracer_nats import EmbeddedNats, NatsTransport, consumer
-from cliffracer_nats.connection import Connection
-from cliffracer_nats.delivery import JetStreamDelivery, read_ack_subject
-from cliffracer_nats.settings import NatsSettings
-from cliffracer_nats.wire import Wire
+from cliffracer_nats.delivery import read_ack_subject
 
 from cliffracer_core.errors import ConfigurationError, NotStored
 from cliffracer_core.interfaces import DurableSubscription
@@ -339,12 +336,19 @@ async def test_a_subscription_that_is_drained_leaves_its_messages_to_others(own_
     ],
 )
 def test_both_forms_of_ack_subject_are_read(subject: str) -> None:
-    """Nine and twelve tokens give the same facts; the publisher's own id goes before one made of them."""
-    wire, message = Wire(Connection(NatsSettings(), "")), Message("order.made", b"")
-    for headers, message_id in ((None, "ORDER:17"), ({"Nats-Msg-Id": "mine"}, "mine")):
-        ack_to = subject.encode()
-        delivery = JetStreamDelivery(wire, message, ack_to, *read_ack_subject(ack_to), headers, 0, 30, None)
-        assert (delivery.attempt, delivery.message_id) == (3, message_id)
+    """Nine and twelve tokens give the same facts."""
+    assert read_ack_subject(subject.encode()) == (3, "ORDER:17")
+
+
+async def test_the_publishers_id_goes_before_one_made_of_the_stream(own_nats: EmbeddedNats) -> None:
+    """A message published without an id has one all the same."""
+    async with connected(own_nats) as transport:
+        got = Collector[Delivery]()
+        await transport.consume(orders(), got)
+        await publish(transport, b"mine")
+        await transport.publish(Message("order.created", b"x"))
+        await got.at_least(2)
+        assert [each.message_id for each in got.items] == ["mine", "ORDER:2"]
 
 
 @pytest.mark.parametrize("subject", [b"", b"order.made", b"$JS.ACK.ORDER.take.1.2.3.4.5.6", b"$JS.ACK.O.t.x.1.1.1.1"])
