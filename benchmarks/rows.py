@@ -63,7 +63,13 @@ ROWS = by_name((
     ),
     Row("memory_server", "memory growth, server", "kB", more_is_better=False, value=1000, grows=True),
     Row("memory_client", "memory growth, client", "kB", more_is_better=False, value=1000, grows=True),
-    Row("broadcast", "broadcast of 100 bytes to 200 sockets", "deliveries/s", {"bare ASGI": 0.9}, base="bare ASGI"),
+    *(
+        Row(name, title, "deliveries/s", {"bare ASGI": 0.9}, base="bare ASGI")
+        for name, title in (
+            ("broadcast_alone", "broadcast of 100 bytes to 200 sockets"),
+            ("broadcast", "the same, twenty in one turn of the loop"),
+        )
+    ),
     Row(
         "broadcast_peer", "the same beside socket.io", "deliveries/s", {"python-socketio": 4}, base="python-socketio"
     ),

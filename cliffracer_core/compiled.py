@@ -12,7 +12,7 @@ from .errors import Cancelled, CliffracerError, DeadlineExceeded, Overloaded
 from .handlers import Declaration
 from .interfaces import Call, Middleware
 from .limits import Gate, Run, Waiting
-from .scope import Scope
+from .scope import Scope, refused
 from .threads import Threads
 from .validation import Arguments
 
@@ -146,11 +146,17 @@ class Handler:
         before = running_call()
         taken = False
         try:
-            scope.begin(run, context)
-            if run.task is None:
-                run.task = asyncio.current_task(scope.loop)
-                run.key = run
-                scope.runs[run] = run
+            if scope.closing:  # from here as `scope.begin` and `scope.register`
+                raise refused(run)
+            enter_call(context)
+            deadline = context.deadline
+            if deadline is not None:
+                run.deadline = deadline
+                if deadline < scope.deadlines.next_at:
+                    scope.deadlines.watch(deadline)
+            run.task = asyncio.current_task(scope.loop)
+            run.key = run
+            scope.runs[run] = run
             if gate.free > 0 and not gate.waiting:  # `gate.take()`, as below `gate.leave()`: each call pays for it
                 gate.free -= 1
                 taken = True

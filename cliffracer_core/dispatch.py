@@ -141,7 +141,11 @@ def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: 
                     context.arguments = {whole: body}
                     awaitable = function(body)
                 return awaitable
-        return call(context)
+        values = context.arguments
+        if values is None:
+            values = decode(context)
+        awaitable = function(**values)
+        return awaitable
 
     return call_in_order if in_order else call
 

@@ -8,7 +8,7 @@ import os
 import resource
 import time
 
-from benchmarks.bench import Bench
+from benchmarks.bench import Bench, Worker
 from benchmarks.contestants.sockets import BARE, CLIFFRACER, OPENING, PATHS, SOCKETIO, broadcasting
 from benchmarks.worker import Station, private_bytes
 
@@ -22,19 +22,19 @@ LAST = "."
 
 
 async def serve(station: Station) -> None:
-    """Serve sockets; `broadcast <seconds>` sends for so long, `memory` says how much is used."""
+    """Serve sockets; `broadcast <seconds> <burst>` sends for so long, `memory` says how much is used."""
     _files()
     async with broadcasting(station.contestant) as server:
         station.say(port=server.port)
         while word := await station.hear():
             if word.startswith("broadcast"):
                 begun = time.perf_counter()
-                count, until = 0, begun + float(word.split()[1])
+                count, until, burst = 0, begun + float(word.split()[1]), int(word.split()[2])
                 while time.perf_counter() < until:
-                    for _ in range(BURST):
+                    for _ in range(burst):
                         await server.send("x" * BYTES)
                     await asyncio.sleep(0)
-                    count += BURST
+                    count += burst
                 await server.send(LAST * BYTES)
                 station.say(count=count + 1, begun=begun)
             else:
@@ -46,10 +46,9 @@ async def listen(station: Station, *, port: int, sockets: int) -> None:
     _files()
     held = [await _open(station.contestant, port) for _ in range(sockets)]
     station.say(open=len(held))
-    if await station.hear() == "listen":
+    while await station.hear() == "listen":
         counts = await asyncio.gather(*(_until_last(reader) for reader, _ in held))
         station.say(at=time.perf_counter(), least=min(counts), most=max(counts))
-        await station.hear()
 
 
 async def _open(contestant: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -89,13 +88,7 @@ def sample(bench: Bench, contestant: str) -> dict[str, float]:
         port = server.hear()["port"]
         with bench.worker("measures.sockets:listen", contestant, port=port, sockets=SOCKETS) as clients:
             clients.hear()
-            clients.say("listen")
-            server.say(f"broadcast {bench.seconds}")
-            sent = server.hear(bench.seconds + 60)
-            got = clients.hear(60)
-            if not got["least"] == got["most"] == sent["count"]:
-                raise ValueError(f"{sent['count']} were sent, and clients got {got['least']} to {got['most']}")
-            deliveries = SOCKETS * sent["count"] / (got["at"] - sent["begun"])
+            alone, deliveries = (_broadcast(server, clients, bench.seconds, burst) for burst in (1, BURST))
             clients.say("end")
     found = {} if contestant == BARE else {"broadcast_peer": deliveries}
     if contestant == SOCKETIO:
@@ -111,7 +104,22 @@ def sample(bench: Bench, contestant: str) -> dict[str, float]:
             if after["sockets"] != IDLE:
                 raise ValueError(f"{after['sockets']} of {IDLE} sockets are open")
             clients.say("end")
-    return {"broadcast": deliveries, **found, "idle_socket": (after["private"] - before) / IDLE / 1000}
+    return {
+        "broadcast": deliveries,
+        "broadcast_alone": alone,
+        **found,
+        "idle_socket": (after["private"] - before) / IDLE / 1000,
+    }
+
+
+def _broadcast(server: Worker, clients: Worker, seconds: float, burst: int) -> float:
+    clients.say("listen")
+    server.say(f"broadcast {seconds} {burst}")
+    sent = server.hear(seconds + 60)
+    got = clients.hear(60)
+    if not got["least"] == got["most"] == sent["count"]:
+        raise ValueError(f"{sent['count']} were sent, and clients got {got['least']} to {got['most']}")
+    return SOCKETS * float(sent["count"]) / float(got["at"] - sent["begun"])
 
 
 def _files() -> None:
