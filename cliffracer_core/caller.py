@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Mapping
 from typing import Any
 
-from .context import current_context
+from .context import chosen_correlation_id, current_context, running_call
 from .dispatch import sort_layers
 from .errors import (
     DeadlineExceeded,
@@ -318,7 +318,18 @@ class Caller:
             ConnectionError: not connected, and the buffer is full.
         """
         if not (self.publish_layers or durable or outbox) and timeout is None:
-            return self._sender.event(transport, subject, payload, headers)
+            sender = self._sender  # what follows is `Sender.publish`, with fewer function calls
+            sent = sender.plain
+            if headers or running_call() is not None or chosen_correlation_id() is not None:
+                sent = sender.headers(headers) or None
+            to = self._transports.get(transport) or sender.transport(transport)
+            try:
+                body = sender.encode_quickly(payload)
+            except Exception:
+                body = b"null"  # which the codec looks at, to say in words of ours what is wrong
+            if body.find(b"null") >= 0:
+                body = sender.encode(payload)
+            return to.publish(Message(subject, body, sent))
         outgoing = Outgoing(
             kind="publish", service=self._service, subject=validate_subject(subject), payload=payload,
             headers=self._sender.headers(headers), transport=transport, durable=durable, stream=stream,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import time
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 import msgspec
@@ -49,10 +49,11 @@ class Sender:
         self.timeout_s = timeout_s
         self._timeout_ms = _milliseconds(timeout_s)
         self._transports = transports
-        self._encode = codec.encode
-        self._encode_quickly = codec.encode_quickly
+        self.encode = codec.encode
+        self.encode_quickly = codec.encode_quickly
+        """As `encode`, but with msgspec's own errors, and NaN and infinity as null."""
         self._headers = {} if codec is JSON else {CONTENT_TYPE: content_type}
-        self._plain = self._headers or None
+        self.plain: Mapping[str, str] | None = self._headers or None
         """The headers of an event outside any call."""
         self.decoder = functools.lru_cache(1024)(Codec.decoder)
         """Gives the decoder of a codec and type."""
@@ -134,7 +135,7 @@ class Sender:
             deadline: point on `time.monotonic()`.
             left_s: seconds until then.
         """
-        message = Message(subject, self._encode(payload), headers)
+        message = Message(subject, self.encode(payload), headers)
         try:
             reply = await transport.request(message, left_s)
         except asyncio.CancelledError:
@@ -173,28 +174,12 @@ class Sender:
             except CliffracerError:
                 return  # the callee's own deadline ends it
 
-    def event(
-        self, transport: str, subject: str, payload: object, given: Mapping[str, str] | None
-    ) -> Coroutine[Any, Any, None]:
-        """Publish an event outside any chain; errors as `Caller.publish`."""
-        headers: Mapping[str, str] | None = self._plain
-        if given or running_call() is not None or chosen_correlation_id() is not None:
-            headers = self.headers(given) or None
-        to = self._transports.get(transport) or self.transport(transport)
-        try:
-            body = self._encode_quickly(payload)
-        except Exception:
-            body = b"null"  # which the codec looks at, to say in words of ours what is wrong
-        if body.find(b"null") >= 0:
-            body = self._encode(payload)
-        return to.publish(Message(subject, body, headers))
-
     async def publish(self, outgoing: Outgoing) -> None:
         """Send or store an event, as the last step of the chain around publishes."""
         if outgoing.outbox:
             raise ConfigurationError(f"nobody keeps an outbox for {outgoing.subject!r}; set db.outbox (cliffracer-db)")
         transport = self.transport(outgoing.transport)
-        message = Message(outgoing.subject, self._encode(outgoing.payload), outgoing.headers or None)
+        message = Message(outgoing.subject, self.encode(outgoing.payload), outgoing.headers or None)
         if not outgoing.durable:
             await transport.publish(message)
             return
