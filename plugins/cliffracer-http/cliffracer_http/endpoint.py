@@ -80,13 +80,16 @@ def compile_endpoint(
     none = not model.parameters
     wants_request = Request in model.injected.values()
     render = compile_reply(model, head=head)
+    current_task, loop = asyncio.current_task, watch.loop
 
     async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
         headers, correlation_id, asked_s, content_type, accept, length = admit(scope["headers"])
         opened: FormData | None = None
         body: bytes | None = None
         inbox: Inbox | None = None
-        task = watch.task()
+        task = current_task(loop)
+        assert task is not None, "a request runs in a task"  # ASGI servers see to it
+        watched = True
         try:
             state: dict[str, object] = {SCOPE: scope}
             arguments = {} if none else values if bind is None else bind(scope, values)
@@ -129,6 +132,7 @@ def compile_endpoint(
                 return
             result = await call(context)
             watch.end(task)
+            watched = False
             if isinstance(result, Response):
                 await respond(result, scope, receive, send, correlation_id)
                 return
@@ -151,7 +155,8 @@ def compile_endpoint(
             task.uncancel()
             logger.info("%s: the client went away; correlation id %s", subject, correlation_id)
         finally:
-            watch.end(task)
+            if watched:
+                watch.end(task)
             if inbox is not None:
                 inbox.close()
             if opened is not None:

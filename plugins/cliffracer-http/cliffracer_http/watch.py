@@ -28,7 +28,7 @@ class Watch:
     """
 
     def __init__(self, body_timeout_s: float = 20.0) -> None:
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._round = 0
         self._patience = max(1, round(body_timeout_s / PERIOD_S)) + 1
         self._reading: dict[Task, int] = {}
@@ -41,17 +41,11 @@ class Watch:
         self._gone: set[Task] = set()
         self._timer: asyncio.TimerHandle | None = None
 
-    def task(self) -> Task:
-        """Return the current request's task."""
-        task = asyncio.current_task(self._loop)
-        assert task is not None, "a request runs in a task"  # ASGI servers see to it
-        return task
-
     def begin(self, task: Task, receive: Any) -> None:
         """Watch over a task's request, whose body has been read, until `end` is given the task."""
         self._young[task] = receive
         if self._timer is None:
-            self._timer = self._loop.call_later(PERIOD_S, self._look)
+            self._timer = self.loop.call_later(PERIOD_S, self._look)
 
     async def first(self, task: Task, receive: Any) -> Any:
         """Return the first message of a request.
@@ -61,7 +55,7 @@ class Watch:
         """
         self._reading[task] = self._round
         if self._timer is None:
-            self._timer = self._loop.call_later(PERIOD_S, self._look)
+            self._timer = self.loop.call_later(PERIOD_S, self._look)
         try:
             return await receive()
         except asyncio.CancelledError:
@@ -97,10 +91,10 @@ class Watch:
                 task.cancel()
         for task, receive in self._old.items():
             if task not in self._watchers:
-                self._watchers[task] = self._loop.create_task(self._wait(task, receive))
+                self._watchers[task] = self.loop.create_task(self._wait(task, receive))
         self._old |= self._young
         self._young = {}
-        self._timer = self._loop.call_later(PERIOD_S, self._look) if self._old or self._reading else None
+        self._timer = self.loop.call_later(PERIOD_S, self._look) if self._old or self._reading else None
 
     async def _wait(self, task: Task, receive: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
