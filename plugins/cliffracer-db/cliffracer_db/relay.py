@@ -52,14 +52,20 @@ class Relay:
         self._holder = holder
         self._store = PostgresStore(settings)
         self._wake = asyncio.Event()
+        self._stopping = False
+
+    def stop(self) -> None:
+        """Let `run` end once the events it is sending are sent and removed: cut between the two, they come twice."""
+        self._stopping = True
+        self._wake.set()
 
     async def run(self) -> None:
-        """Send until cancelled; what goes wrong is logged and tried again."""
+        """Send until stopped or cancelled; what goes wrong is logged and tried again."""
         listening = asyncio.create_task(self._listen())
         reported = False
         try:
             await self._open_store()
-            while True:
+            while not self._stopping:
                 try:
                     await self._turn()
                     reported = False
@@ -88,7 +94,7 @@ class Relay:
         self._wake.clear()
         if await self._hold() is not None:
             while await self._send_batch():
-                if await self._hold() is None:  # it was away for too long, and another took over
+                if self._stopping or await self._hold() is None:  # away for too long, another took over
                     return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.outbox_poll_s):

@@ -15,6 +15,8 @@ from .settings import DbSettings
 
 __all__ = ["relayed"]
 
+_LAST_BATCH_S = 2.0
+
 
 @contextlib.asynccontextmanager
 async def relayed(db: Database, settings: DbSettings, wiring: Wiring) -> AsyncIterator[None]:
@@ -26,5 +28,7 @@ async def relayed(db: Database, settings: DbSettings, wiring: Wiring) -> AsyncIt
     try:
         yield
     finally:
+        relay.stop()
+        await asyncio.wait({task}, timeout=_LAST_BATCH_S)
         task.cancel()
         await asyncio.wait({task})

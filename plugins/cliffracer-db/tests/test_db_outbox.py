@@ -137,6 +137,34 @@ async def test_one_relay_at_a_time_sends_when_there_are_replicas(url: str) -> No
     assert sorted(number for _, number, _ in watcher.got) == [*range(150), 1000]
 
 
+REMOVE_UNDER_LOCK = """
+create function wait_for_lock() returns trigger language plpgsql as $$
+    begin perform pg_advisory_xact_lock(1); return old; end
+$$;
+create trigger wait_for_lock before delete on cliffracer_outbox for each row execute function wait_for_lock();
+"""
+
+
+async def test_event_is_sent_once_when_its_relay_stops_between_sending_and_removing(db: Database, url: str) -> None:
+    """A stop waits for the removal of what was sent; a relay cut there would leave it for another to send again."""
+    subject = unique()
+    watcher = listening(subject)(ServiceConfig("watcher", db={"url": url}))
+    config = ServiceConfig("shop", db={"url": url, "outbox": True, "outbox_poll_s": 0.05})
+    async with watcher:
+        shop = Shop(config)
+        await shop.start()
+        await db.execute(sql.SQL(REMOVE_UNDER_LOCK))
+        async with db.transaction():
+            await db.fetch_all("select pg_advisory_xact_lock(1)")
+            await shop.publish(f"{subject}.h", {"number": 1}, outbox=True)
+            await eventually(lambda: len(watcher.got) == 1)
+            stopping = asyncio.create_task(shop.stop())
+            await asyncio.sleep(0)
+        await stopping
+        assert await waiting(db) == 0
+    assert [number for _, number, _ in watcher.got] == [1]
+
+
 async def test_event_waits_when_the_broker_is_gone(db: Database, url: str) -> None:
     """While NATS is down orders are written; their events, in order of their key, follow when it is back."""
     with embedded_nats() as nats:
