@@ -15,6 +15,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.net import SocketHolder  # type: ignore[attr-defined]  # imported there to be imported
 from granian.server.embed import Server
 
+from .choice import check_http3
 from .framing import framed
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
@@ -68,6 +69,7 @@ class GranianServer:
     async def start(self, app: Asgi, settings: ServerSettings) -> list[str]:
         """Listen; see `AsgiServer`."""
         check(settings)
+        check_http3(settings, self.capabilities)
         if settings.tls_cert:
             Certificates(settings, ["http/1.1"])  # its errors, before Granian panics
         self._settings = settings

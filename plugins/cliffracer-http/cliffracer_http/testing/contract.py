@@ -5,13 +5,16 @@ from __future__ import annotations
 from .busy import BusyContract
 from .ending import EndingContract
 from .exchange import ExchangeContract
+from .http3 import Http3Contract
 from .patience import PatienceContract
 from .refusal import RefusalContract
 
 __all__ = ["HttpServerContract"]
 
 
-class HttpServerContract(ExchangeContract, RefusalContract, PatienceContract, EndingContract, BusyContract):
+class HttpServerContract(
+    ExchangeContract, RefusalContract, PatienceContract, EndingContract, BusyContract, Http3Contract
+):
     """What every server promises, as tests; a test that needs a capability it lacks is skipped.
 
     A subclass named `Test...` writes `make_server`, and `certificate` where the server can TLS.

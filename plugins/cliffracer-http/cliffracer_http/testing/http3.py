@@ -1,0 +1,316 @@
+"""HTTP/3: what the other parts promise over TCP, over QUIC."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import ssl
+import time
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from cliffracer_core.errors import ConfigurationError, StartupError
+from cliffracer_core.testing import eventually
+from cliffracer_http.limits import BodyLimits, Limits
+from cliffracer_http.servers import AsgiServer, h3_limits, http3
+from cliffracer_http.servers.h3_limits import STREAM_WINDOW
+
+from .exchange import _copy
+from .h3_client import Http3Client
+from .suite import ServerSuite
+
+__all__ = ["Http3Contract"]
+
+REJECTED, EXCESSIVE_LOAD, NO_ERROR = 0x10B, 0x107, 0x100
+PSEUDO = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"localhost"), (b":path", b"/odd")]
+MALFORMED = {
+    "no path": [PSEUDO[0], (b":authority", b"localhost")],
+    "a path that is none": [*PSEUDO[:3], (b":path", b"odd")],
+    "a space in the path": [*PSEUDO[:3], (b":path", b"/o dd")],
+    "a method that is none": [(b":method", b"G T"), *PSEUDO[1:]],
+    "a tunnel": [(b":method", b"CONNECT"), (b":authority", b"localhost")],
+    "a websocket": [(b":method", b"CONNECT"), (b":protocol", b"websocket"), *PSEUDO[1:]],
+    "two lengths": [*PSEUDO, (b"content-length", b"5"), (b"content-length", b"5")],
+    "a length with an underscore": [*PSEUDO, (b"content-length", b"5_0")],
+}
+
+
+class Http3Contract(ServerSuite):
+    """Requests over QUIC."""
+
+    async def serve3(self, folder: Path, app: Any = None, **settings: Any) -> tuple[AsgiServer, str, str]:
+        """Start a server with HTTP/3; return it, its URL, and the path of the certificate to trust."""
+        self.needs("http3")
+        chain, key, authority = self.certificate(folder)
+        server, url = await self.serve(app, **{"tls_cert": chain, "tls_key": key, "http3": True, **settings})
+        return server, url, authority
+
+    async def test_http3_answers_and_is_announced(self, tmp_path: Path) -> None:
+        """Responses over TCP say where HTTP/3 is; there GET, HEAD and POST work, many at once on one connection."""
+        _, url, authority = await self.serve3(tmp_path, host="localhost")
+        port = urlsplit(url).port
+        context = ssl.create_default_context(cafile=authority)
+        for http2 in (False, True):
+            async with httpx.AsyncClient(http1=not http2, http2=http2, verify=context) as tcp:
+                assert (await tcp.get(url)).headers["alt-svc"] == f'h3=":{port}"; ma=3600'
+        async with Http3Client(url, authority) as client:
+            response = await client.get("/hello")
+            assert (response.status, response.body, response.headers["content-type"]) == (200, b"/hello", "text/plain")
+            assert "date" in response.headers
+            assert (await client.open("HEAD", "/hello").response()).body == b""
+            assert (await client.post("/size", bytes(1_000_000))).body == b"1000000"
+            waiting = [client.open("GET", "/wait") for _ in range(100)]
+            await eventually(lambda: self.probe.began["/wait"] == 100)
+            self.probe.go.set()
+            assert [(await each.response()).body for each in waiting] == [b"waited"] * 100
+
+    async def test_http3_streams_both_ways(self, tmp_path: Path) -> None:
+        """A part of a body reaches the application, and its answer the client, before the next part is sent."""
+        _, url, authority = await self.serve3(tmp_path)
+        async with Http3Client(url, authority) as client:
+            exchange = client.open("POST", "/echo", last=False)
+            for number, part in enumerate((b"one", b"two", b"three"), 1):
+                exchange.send(part, last=number == 3)
+                await exchange.until(lambda part=part: exchange.body.endswith(part))  # type: ignore[misc]  # bound now
+            assert (await exchange.response()).body == b"onetwothree"
+
+    async def test_http3_refuses_bodies_that_are_too_large(self, tmp_path: Path) -> None:
+        """By their length or as they come they are 413, also while the client sends on; it is told to send no more."""
+        _, url, authority = await self.serve3(tmp_path, Limits(self.probe, BodyLimits(1000)))
+        async with Http3Client(url, authority) as client:
+            told = client.open("POST", "/size", headers=[(b"content-length", b"1001")], last=False)
+            assert (await told.response()).status == 413
+            exchange = client.open("POST", "/size", last=False)
+            exchange.send(bytes(1001))
+            assert (await exchange.response()).headers["content-type"] == "application/problem+json"
+            await exchange.until(lambda: exchange.unwanted == NO_ERROR)
+            assert (await client.post("/unread", bytes(2_000_000))).body == b"/unread"
+            assert (await client.post("/size", bytes(1000))).body == b"1000"
+
+    async def test_http3_refuses_heads_that_are_too_large(self, tmp_path: Path) -> None:
+        """A long head is 431, an endless one ends the connection; neither reaches the application."""
+        limited = Limits(self.probe, max_headers=20)
+        _, url, authority = await self.serve3(tmp_path, limited, max_header_bytes=16 * 1024)
+        async with Http3Client(url, authority) as client:
+            for headers in ([(b"x-long", b"a" * 16_500)], [(b"x-%d" % number, b"") for number in range(30)]):
+                assert (await client.open("GET", "/long", headers=headers).response()).status == 431
+            assert (await client.get("/short")).status == 200
+            endless = client.open_raw(b"\x01\x80\x10\x00\x00" + bytes(20_000))
+            with pytest.raises(ConnectionError, match=f"{EXCESSIVE_LOAD:#x}"):
+                await endless.response()
+        assert not self.probe.began["/long"]
+
+    async def test_http3_refuses_what_is_malformed(self, tmp_path: Path) -> None:
+        """A request without a path, a tunnel, two lengths: each is 400, and its connection goes on."""
+        _, url, authority = await self.serve3(tmp_path)
+        async with Http3Client(url, authority) as client:
+            for name, headers in MALFORMED.items():
+                assert (await client.open_with(headers, last=False).response()).status == 400, name
+            assert (await client.get("/fine")).status == 200
+        assert list(self.probe.began) == ["/fine"]
+
+    async def test_http3_survives_applications_that_fail(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An exception before the response, or a header with a line break, is 500."""
+        _, url, authority = await self.serve3(tmp_path)
+        with caplog.at_level(logging.CRITICAL):
+            async with Http3Client(url, authority) as client:
+                for path in ("/fail", "/inject"):
+                    response = await client.get(path)
+                    assert (response.status, response.headers.get("set-cookie")) == (500, None)
+
+    async def test_http3_gives_up_slow_heads_and_bodies(self, tmp_path: Path) -> None:
+        """A head that is not complete in time, and a body of which no more comes, are 408."""
+        limited = Limits(self.probe, BodyLimits(timeout_s=0.3))
+        _, url, authority = await self.serve3(tmp_path, limited, header_timeout_s=0.3)
+        async with Http3Client(url, authority) as client:
+            head, body = client.open_raw(b"\x01\x40"), client.open("POST", "/size", last=False)
+            body.send(b"x")
+            assert [(await each.response()).status for each in (head, body)] == [408, 408]
+
+    async def test_http3_closes_idle_connections_and_no_others(self, tmp_path: Path) -> None:
+        """A connection without a request is closed in time; one whose request runs is not."""
+        _, url, authority = await self.serve3(tmp_path, keep_alive_s=0.2, header_timeout_s=0.2)
+        async with Http3Client(url, authority) as client, Http3Client(url, authority) as silent:
+            waiting = client.open("GET", "/wait")
+            await eventually(lambda: silent.closed == NO_ERROR)
+            self.probe.go.set()
+            assert (await waiting.response()).body == b"waited"
+            await eventually(lambda: client.closed == NO_ERROR)
+
+    async def test_http3_takes_no_more_of_a_body_than_is_read(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What the application does not read waits at the client, for one request and for all of a connection."""
+        for module in (h3_limits, http3):
+            monkeypatch.setattr(module, "CONNECTION_WINDOW", 2 * STREAM_WINDOW)
+        _, url, authority = await self.serve3(tmp_path)
+        async with Http3Client(url, authority) as client:
+            exchanges = [client.open("POST", "/wait", last=False) for _ in range(4)]
+            for each in exchanges:
+                each.send(bytes(400_000), last=True)
+            streams = [client.quic._streams[each.stream_id].sender for each in exchanges]
+            await eventually(lambda: client.quic._remote_max_data_used == 2 * STREAM_WINDOW)
+            await asyncio.sleep(0.1)  # for more, which must not come
+            assert client.quic._remote_max_data_used == 2 * STREAM_WINDOW
+            assert max(each.highest_offset for each in streams) <= STREAM_WINDOW
+            self.probe.go.set()
+            assert {(await each.response()).body for each in exchanges} == {b"waited"}
+            assert (await client.post("/size", bytes(500_000))).body == b"500000"
+
+    async def test_http3_tells_the_application_when_the_client_goes_away(self, tmp_path: Path) -> None:
+        """A request that is cancelled, and all of a connection that closes, end; others on it do not."""
+        _, url, authority = await self.serve3(tmp_path)
+        async with Http3Client(url, authority) as client:
+            other = client.open("GET", "/wait")
+            exchange = client.open("POST", "/gone", last=False)
+            exchange.send(bytes(100))
+            await eventually(lambda: self.probe.began["/gone"] == 1)
+            exchange.cancel()
+            await eventually(lambda: self.probe.ended["/gone"] == 1)
+            self.probe.go.set()
+            assert (await other.response()).body == b"waited"
+            client.open("GET", "/gone")
+            await eventually(lambda: self.probe.began["/gone"] == 2)
+        await eventually(lambda: self.probe.ended["/gone"] == 2)
+
+    async def test_http3_gives_up_a_client_that_reads_nothing(self, tmp_path: Path) -> None:
+        """What a client does not take is not kept: the application waits, then the request is ended, and no other."""
+        _, url, authority = await self.serve3(tmp_path, write_timeout_s=0.3)
+        async with Http3Client(url, authority, max_data=30_000) as client, Http3Client(url, authority) as other:
+            client.quic._write_connection_limits = lambda **_: None  # type: ignore[method-assign]  # it lets nothing in
+            flood = client.open("GET", "/flood")
+            await eventually(lambda: self.probe.began["/flood"] == 1)
+            assert (await other.get("/other")).body == b"/other"
+            with pytest.raises(ConnectionError, match="reset"):
+                await flood.response()
+            assert len(flood.body) < 35_000
+
+    async def test_http3_finishes_what_runs_when_it_stops(self, tmp_path: Path) -> None:
+        """Clients are told; what runs is answered whole, what comes then is rejected, and idle ones are closed."""
+        server, url, authority = await self.serve3(tmp_path)
+        async with Http3Client(url, authority) as client, Http3Client(url, authority) as idle:
+            running, stream = client.open("GET", "/wait"), client.open("GET", "/stream")
+            part = client.open_raw(b"\x01\x40")
+            await eventually(lambda: self.probe.began.total() == 2)
+            await idle.get("/idle")
+            stopping = asyncio.create_task(server.stop(10))
+            await eventually(lambda: client.was_told and idle.closed == NO_ERROR)
+            late = client.open("GET", "/late")
+            for each in (part, late):
+                with pytest.raises(ConnectionError, match=f"{REJECTED:#x}"):
+                    await each.response()
+            assert not stopping.done()
+            self.probe.go.set()
+            assert (await running.response()).body == b"waited"
+            assert (await stream.response()).body == b"firstsecond"
+            await asyncio.wait_for(stopping, 5)
+            await eventually(lambda: client.closed == NO_ERROR)
+        assert not self.probe.began["/late"]
+
+    @pytest.mark.parametrize("path", ["/wait", "/flood"])
+    async def test_http3_ends_with_the_grace_time(self, tmp_path: Path, path: str) -> None:
+        """What still runs then is cancelled, also where the client is gone without a word."""
+        server, url, authority = await self.serve3(tmp_path)
+        async with Http3Client(url, authority, max_data=30_000) as client:
+            client.open("GET", path)
+            await eventually(lambda: self.probe.began[path] == 1)
+            client.vanish()
+            began = time.monotonic()
+            await server.stop(0.3)
+            assert 0.2 < time.monotonic() - began < 4
+            await eventually(lambda: self.probe.cancelled[path] + self.probe.ended[path] == 1)
+
+    async def test_http3_answers_each_request_that_began_when_it_stops_under_load(self, tmp_path: Path) -> None:
+        """Clients that ask on and on get all the answers that were begun for them."""
+        answers = 0
+
+        async def ask(client: Http3Client) -> None:
+            nonlocal answers
+            try:
+                while True:
+                    assert (await client.get("/busy")).body == b"/busy"
+                    answers += 1
+            except ConnectionError:
+                return
+
+        server, url, authority = await self.serve3(tmp_path)
+        clients = [await Http3Client(url, authority).__aenter__() for _ in range(4)]
+        asking = [asyncio.create_task(ask(client)) for client in clients for _ in range(4)]
+        await eventually(lambda: answers > 100)
+        await server.stop(5)
+        await asyncio.wait_for(asyncio.gather(*asking), 10)
+        for client in clients:
+            await client.__aexit__(None, None, None)
+        assert self.probe.began["/busy"] == answers
+
+    async def test_http3_takes_a_renewed_certificate(self, tmp_path: Path) -> None:
+        """New connections get the certificate that lies there now; those that are there go on."""
+        (tmp_path / "new").mkdir()
+        chain, key, new = self.certificate(tmp_path / "new")
+        _, url, old = await self.serve3(tmp_path, tls_reload_s=0.02)
+        async with Http3Client(url, old) as client:
+            for name, source in (("chain.pem", chain), ("key.pem", key)):
+                _copy(source, str(tmp_path / name))
+
+            async def trusted() -> bool:
+                try:
+                    async with Http3Client(url, new) as other:
+                        return (await other.get("/new")).status == 200
+                except ConnectionError:
+                    return False
+
+            await eventually(trusted)
+            assert (await client.get("/old")).status == 200
+
+    async def test_http3_serves_others_while_it_gets_garbage(self, tmp_path: Path) -> None:
+        """Noise and a thousand handshakes that are never finished hold little, and end; others are served meanwhile."""
+        server, url, authority = await self.serve3(tmp_path, header_timeout_s=0.5)
+        address = ("127.0.0.1", urlsplit(url).port or 0)
+        first = bytes.fromhex("c00000000108")  # a long head, version 1, and the length of an id
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as noise:
+            for number in range(1000):
+                hello = first + os.urandom(8) + b"\x00\x00\x44\x9d" + os.urandom(1200)
+                odd = [b"\x00", b"\xc0", os.urandom(60), b"\xff" * 1200, b"\xc0" + bytes(1199), hello[:100]]
+                for each in (hello, odd[number % len(odd)]):
+                    noise.sendto(each, address)
+                if number % 50 == 0:
+                    await asyncio.sleep(0.005)
+            ours: Any = getattr(server, "_http3")  # noqa: B009 # of no public server
+            assert 0 < len(ours.opening) <= 64
+            async with Http3Client(url, authority, local="127.0.0.2") as client:
+                assert (await client.get("/other")).status == 200
+        await eventually(lambda: not ours.opening)
+
+    async def test_http3_needs_its_port_over_udp_too(self, tmp_path: Path) -> None:
+        """A UDP port that another program has is a StartupError that says so, and nothing listens."""
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as other:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+                other.bind(("127.0.0.1", port))
+            with pytest.raises(StartupError, match=rf"{port} over UDP.*http\.port"):
+                await self.serve3(tmp_path, port=port)
+        await self.serve3(tmp_path, port=port)
+
+    async def test_http3_is_refused_where_it_cannot_be(self, tmp_path: Path) -> None:
+        """Without TLS, on a Unix socket, on a shared port or by another server it is an error that says what to do."""
+        chain, key, _ = self.certificate(tmp_path)
+        tls: dict[str, Any] = {"tls_cert": chain, "tls_key": key}
+        cases: list[tuple[dict[str, Any], str]] = [
+            ({}, r"http\.tls_cert"),
+            ({**tls, "unix_socket": str(tmp_path / "s")}, r"http\.port"),
+            ({**tls, "reuse_port": True, "port": 1}, "one worker"),
+        ]
+        if not self.make_server().capabilities.http3:
+            cases = [(tls, r"http\.server to 'hypercorn'")]
+        for settings, remedy in cases:
+            with pytest.raises(ConfigurationError, match=remedy):
+                await self.serve(**settings, http3=True)
