@@ -82,7 +82,9 @@ class Server:
                     _put(table, method, route.path, _foreign(route, entry), wiring)
             elif route.declaration.name not in entries:
                 entries[route.declaration.name] = entry
-                models += models_of(route.declaration, wiring.signatures[route.declaration.name], settings.prefix)
+                security = wiring.security.get(route.declaration.name, ())
+                signature = wiring.signatures[route.declaration.name]
+                models += models_of(route.declaration, signature, settings.prefix, security)
 
         watch, pace = Watch(settings.body_timeout_s), BodyLimits(None, settings.body_timeout_s)
 
