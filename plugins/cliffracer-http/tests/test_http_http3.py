@@ -12,6 +12,7 @@ from cliffracer_http import get, post
 from cliffracer_http.servers import ServerSettings, choice, make_server
 from cliffracer_http.servers.h3_request import scope_of
 from cliffracer_http.testing.h3_client import Http3Client
+from starlette.responses import Response
 
 from cliffracer_core import CliffracerService, ServiceConfig
 from cliffracer_core.errors import ConfigurationError
@@ -45,6 +46,10 @@ class Users(CliffracerService):
     async def create(self, name: str) -> str:
         return name
 
+    @get("/closing")
+    async def closing(self) -> Response:
+        return Response("bye", headers={"Connection": "close", "Keep-Alive": "timeout=5"})
+
     @get("/forever")
     async def forever(self) -> None:
         self.log.append("begun")
@@ -65,6 +70,7 @@ async def test_service_answers_over_http3_when_it_is_set(files: dict[str, Any]) 
         missing = await client.get("/missing")
         assert (missing.status, missing.headers["content-type"]) == (404, "application/problem+json")
         assert (await client.get("/health")).status == 200
+        assert (await client.get("/closing")).body == b"bye"  # HTTP/3 has no such headers, and its clients refuse them
         exchange = client.open("GET", "/forever")
         await eventually(lambda: service.log == ["begun"])
         exchange.cancel()

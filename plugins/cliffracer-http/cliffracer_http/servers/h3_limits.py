@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from aioquic.buffer import encode_uint_var
-from aioquic.h3.connection import FrameType, H3Connection, Setting, encode_frame
+from aioquic.h3.connection import FrameType, H3Connection, HeadersState, Setting, encode_frame
 from aioquic.quic.connection import END_STATES, QuicConnection
 
 __all__ = ["CONNECTION_WINDOW", "STREAM_WINDOW", "Heads", "Windowed"]
@@ -82,6 +82,11 @@ class Windowed(QuicConnection):
         stream = self._streams.get(stream_id)
         return stream is not None and not stream.receiver.is_finished
 
+    def is_sending(self, stream_id: int) -> bool:
+        """Tell whether the peer still wants what is sent on a stream."""
+        stream = self._streams.get(stream_id)
+        return stream is not None and stream.sender._reset_error_code is None
+
     @property
     def owes(self) -> bool:
         """Whether a response that was sent whole has not yet arrived whole."""
@@ -130,6 +135,11 @@ class Heads(H3Connection):
         """Return how many bytes of a stream wait for the rest of their frame."""
         stream = self._stream.get(stream_id)
         return 0 if stream is None else len(stream.buffer)
+
+    def awaits_head(self, stream_id: int) -> bool:
+        """Tell whether a request has begun on a stream whose head is not complete."""
+        stream = self._stream.get(stream_id)
+        return stream is not None and stream.headers_recv_state is HeadersState.INITIAL
 
     def end_sending(self, stream_id: int) -> None:
         """Forget a stream that was reset once its peer has ended it too."""

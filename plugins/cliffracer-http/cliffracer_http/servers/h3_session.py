@@ -106,7 +106,7 @@ class Session(QuicConnectionProtocol):
             return
         if size > self._server.settings.max_header_bytes:
             self.leave(ErrorCode.H3_EXCESSIVE_LOAD)
-        elif not stream_is_unidirectional(event.stream_id) and event.stream_id not in self._requests:
+        elif not stream_is_unidirectional(event.stream_id) and self._h3.awaits_head(event.stream_id):
             self._expect_head(event.stream_id)
 
     def _expect_head(self, stream_id: int) -> None:
@@ -116,12 +116,12 @@ class Session(QuicConnectionProtocol):
 
     def _begin_or_trail(self, event: HeadersReceived) -> None:
         stream_id = event.stream_id
-        running = self._requests.get(stream_id)
-        if running is not None:
-            running.feed(b"", last=event.stream_ended)  # trailers; ASGI has no place for them
+        if not any(name == b":method" for name, _ in event.headers):  # trailers; ASGI has no place for them
+            if stream_id in self._requests:
+                self._requests[stream_id].feed(b"", last=event.stream_ended)
             return
         self._forget_head(stream_id)
-        if self._is_draining:
+        if self._is_draining or not self._windowed.is_sending(stream_id):
             self.reset(stream_id, ErrorCode.H3_REQUEST_REJECTED)
             return
         assert self._h3 is not None
@@ -233,7 +233,7 @@ class Session(QuicConnectionProtocol):
     def _refuse(self, stream_id: int, status: int) -> None:
         """Answer a request that no application sees."""
         self._forget_head(stream_id)
-        if self._h3 is not None:
+        if self._h3 is not None and self._windowed.is_sending(stream_id):
             self._h3.too_long.discard(stream_id)
             self.begin(stream_id, status, [(b"content-length", b"0")], last=True)
             self._want_no_more(stream_id)

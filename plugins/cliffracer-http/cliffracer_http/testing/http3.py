@@ -79,6 +79,11 @@ class Http3Contract(ServerSuite):
                 exchange.send(part, last=number == 3)
                 await exchange.until(lambda part=part: exchange.body.endswith(part))  # type: ignore[misc]  # bound now
             assert (await exchange.response()).body == b"onetwothree"
+            trailed = client.open("POST", "/size", last=False)
+            trailed.send(b"body")
+            client.h3.send_headers(trailed.stream_id, [(b"x-trailer", b"1")], True)
+            client.transmit()
+            assert (await trailed.response()).body == b"4"
 
     async def test_http3_refuses_bodies_that_are_too_large(self, tmp_path: Path) -> None:
         """By their length or as they come they are 413, also while the client sends on; it is told to send no more."""
@@ -126,14 +131,20 @@ class Http3Contract(ServerSuite):
                     response = await client.get(path)
                     assert (response.status, response.headers.get("set-cookie")) == (500, None)
 
-    async def test_http3_gives_up_slow_heads_and_bodies(self, tmp_path: Path) -> None:
-        """A head that is not complete in time, and a body of which no more comes, are 408."""
+    async def test_http3_gives_up_slow_heads_and_bodies(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A head that is not complete in time, and a body of which no more comes, are 408; what comes too late is none."""
         limited = Limits(self.probe, BodyLimits(timeout_s=0.3))
         _, url, authority = await self.serve3(tmp_path, limited, header_timeout_s=0.3)
         async with Http3Client(url, authority) as client:
+            late = client.open("POST", "/late", last=False)
+            sender = client.quic._streams[late.stream_id].sender
+            sender.reset = lambda *_, **__: None  # type: ignore[method-assign]  # it is told to send no more, and does
+            assert (await late.response()).status == 200
+            client.quic.send_stream_data(late.stream_id, b"\x00")  # part of a frame
             head, body = client.open_raw(b"\x01\x40"), client.open("POST", "/size", last=False)
             body.send(b"x")
             assert [(await each.response()).status for each in (head, body)] == [408, 408]
+        assert not caplog.records
 
     async def test_http3_closes_idle_connections_and_no_others(self, tmp_path: Path) -> None:
         """A connection without a request is closed in time; one whose request runs is not."""
@@ -154,9 +165,11 @@ class Http3Contract(ServerSuite):
         _, url, authority = await self.serve3(tmp_path)
         async with Http3Client(url, authority) as client:
             exchanges = [client.open("POST", "/wait", last=False) for _ in range(4)]
-            for each in exchanges:
-                each.send(bytes(400_000), last=True)
             streams = [client.quic._streams[each.stream_id].sender for each in exchanges]
+            exchanges[0].send(bytes(400_000), last=True)
+            await eventually(lambda: streams[0].highest_offset == STREAM_WINDOW)
+            for each in exchanges[1:]:
+                each.send(bytes(400_000), last=True)
             await eventually(lambda: client.quic._remote_max_data_used == 2 * STREAM_WINDOW)
             await asyncio.sleep(0.1)  # for more, which must not come
             assert client.quic._remote_max_data_used == 2 * STREAM_WINDOW
@@ -214,6 +227,8 @@ class Http3Contract(ServerSuite):
             await asyncio.wait_for(stopping, 5)
             await eventually(lambda: client.closed == NO_ERROR)
         assert not self.probe.began["/late"]
+        _, again, _ = await self.serve3(tmp_path, port=int(url.rpartition(":")[2]))
+        assert again == url
 
     @pytest.mark.parametrize("path", ["/wait", "/flood"])
     async def test_http3_ends_with_the_grace_time(self, tmp_path: Path, path: str) -> None:
@@ -270,7 +285,9 @@ class Http3Contract(ServerSuite):
             await eventually(trusted)
             assert (await client.get("/old")).status == 200
 
-    async def test_http3_serves_others_while_it_gets_garbage(self, tmp_path: Path) -> None:
+    async def test_http3_serves_others_while_it_gets_garbage(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Noise and a thousand handshakes that are never finished hold little, and end; others are served meanwhile."""
         server, url, authority = await self.serve3(tmp_path, header_timeout_s=0.5)
         address = ("127.0.0.1", urlsplit(url).port or 0)
@@ -285,8 +302,10 @@ class Http3Contract(ServerSuite):
                     await asyncio.sleep(0.005)
             ours: Any = getattr(server, "_http3")  # noqa: B009 # of no public server
             assert 0 < len(ours.opening) <= 64
+            monkeypatch.setattr(http3, "_OPENING_UNPROVED", 1)  # from now on new ones must prove their address
             async with Http3Client(url, authority, local="127.0.0.2") as client:
                 assert (await client.get("/other")).status == 200
+                assert client.quic._retry_count == 1
         await eventually(lambda: not ours.opening)
 
     async def test_http3_needs_its_port_over_udp_too(self, tmp_path: Path) -> None:
