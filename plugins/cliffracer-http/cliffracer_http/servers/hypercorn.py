@@ -88,7 +88,12 @@ class HypercornServer:
 
         http3 = Http3(app, settings, lambda: config.response_headers("h3"))
         found, udp = listen_both(settings)
-        await http3.start(udp)
+        try:
+            await http3.start(udp)
+        except BaseException:
+            found.close()
+            udp.close()
+            raise
         self._http3 = http3
         self._certificates.renewed.append(http3.renew)
         config.alt_svc = [(b"alt-svc", b'h3=":%d"; ma=3600' % found.getsockname()[1])]

@@ -25,7 +25,7 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
 
     http2: bool = False
     http3: bool = False
-    """HTTP/3 where the settings say so; where False, such settings are refused."""
+    """HTTP/3 where the settings say so, for requests and not for websockets; where False, such settings are refused."""
     tls: bool = True
     tls_reload: bool = False
     """A renewed certificate is taken without a restart."""

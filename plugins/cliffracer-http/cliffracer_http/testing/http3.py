@@ -132,7 +132,7 @@ class Http3Contract(ServerSuite):
                     assert (response.status, response.headers.get("set-cookie")) == (500, None)
 
     async def test_http3_gives_up_slow_heads_and_bodies(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-        """A head that is not complete in time, and a body of which no more comes, are 408; what comes too late is none."""
+        """A head that is not complete in time, and a body of which no more comes, are 408; what is late is none."""
         limited = Limits(self.probe, BodyLimits(timeout_s=0.3))
         _, url, authority = await self.serve3(tmp_path, limited, header_timeout_s=0.3)
         async with Http3Client(url, authority) as client:
