@@ -3,22 +3,33 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import hashlib
+import os
+import shutil
 import subprocess
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
-from cliffracer_http import get, post
+from cliffracer_http import Body, get, post
 from cliffracer_http.servers import ServerSettings, choice, make_server
 from cliffracer_http.servers.h3_request import scope_of
 from cliffracer_http.testing.h3_client import Http3Client
+from starlette.requests import Request
 from starlette.responses import Response
 
 from cliffracer_core import CliffracerService, ServiceConfig
 from cliffracer_core.errors import ConfigurationError
 from cliffracer_core.testing import eventually, unique
 
+FULL = "full" in (os.environ.get("CLIFFRACER_FAULTS"), os.environ.get("FAULTS_FORM"))
 HEAD = [(b":method", b"GET"), (b":scheme", b"https"), (b":authority", b"a.example"), (b":path", b"/a%20b?c=d")]
+
+
+@pytest.fixture(autouse=True)
+def no_variable_that_services_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLIFFRACER_FAULTS", raising=False)
 
 
 def openssl(*arguments: str) -> None:
@@ -79,6 +90,59 @@ async def test_service_answers_over_http3_when_it_is_set(files: dict[str, Any]) 
         await eventually(lambda: len(service.log) == 3)
         client.vanish(say=True)
         await eventually(lambda: service.log == ["begun", "cancelled"] * 2)
+
+
+PAGE = """
+<p id="sum"></p>
+<script>(async () => {
+  const sizes = [...Array(5).keys()].map(n => fetch("/size", {method: "POST", body: "x".repeat(50000 + n)}))
+  const texts = await Promise.all(sizes.map(async each => (await each).text()))
+  const long = await (await fetch("/long")).text()
+  document.getElementById("sum").textContent = [...texts.sort(), long.length].join(" ")
+})()</script>
+"""
+
+
+class Pages(CliffracerService):
+    def __init__(self, config: ServiceConfig) -> None:
+        super().__init__(config)
+        self.versions: set[str] = set()
+
+    @get("/")
+    async def page(self) -> Response:
+        return Response(PAGE, media_type="text/html")
+
+    @post("/size")
+    async def size(self, request: Request, body: Annotated[bytes, Body()]) -> int:
+        self.versions.add(request.scope["http_version"])
+        return len(body)
+
+    @get("/long")
+    async def long(self) -> Response:
+        return Response(b"y" * 3_000_000)
+
+
+@pytest.mark.skipif(not FULL, reason="a browser is slow; CLIFFRACER_FAULTS=full")
+async def test_browser_is_served_over_http3(files: dict[str, Any], tmp_path: Path) -> None:
+    """Chromium, whose QUIC is another one than ours, sends bodies and gets a long answer."""
+    browser = shutil.which("chromium")
+    if browser is None:
+        pytest.skip("chromium is not installed")
+    shown = subprocess.run(["openssl", "x509", "-in", files["tls_cert"], "-pubkey", "-noout"], capture_output=True)  # noqa: ASYNC221 # in no time
+    key = subprocess.run(["openssl", "pkey", "-pubin", "-outform", "der"], input=shown.stdout, capture_output=True)  # noqa: ASYNC221 # as above
+    pin = base64.b64encode(hashlib.sha256(key.stdout).digest()).decode()
+    service: Any = Pages(ServiceConfig(unique(), http={"port": 0, "http3": True, **files}))
+    async with service:
+        port = service.http.url.rpartition(":")[2]
+        process = await asyncio.create_subprocess_exec(
+            browser, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'browser'}",
+            f"--ignore-certificate-errors-spki-list={pin}", f"--origin-to-force-quic-on=localhost:{port}",
+            "--host-resolver-rules=MAP localhost 127.0.0.1", "--virtual-time-budget=20000", "--dump-dom",
+            f"https://localhost:{port}/", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        page, _ = await asyncio.wait_for(process.communicate(), 60)
+    assert b"50000 50001 50002 50003 50004 3000000" in page
+    assert service.versions == {"3"}
 
 
 async def test_start_fails_when_the_package_of_http3_is_missing(
