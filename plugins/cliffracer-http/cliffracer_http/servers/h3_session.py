@@ -102,9 +102,9 @@ class Session(QuicConnectionProtocol):
                 self._begin_or_trail(each)
             elif isinstance(each, DataReceived) and each.stream_id in self._requests:
                 self._requests[each.stream_id].feed(each.data, last=each.stream_ended)
-        if self._h3 is None or not (size := self._h3.buffered(event.stream_id)):
+        if self._h3 is None:
             return
-        if size > self._server.settings.max_header_bytes:
+        if self._h3.buffered(event.stream_id) > self._server.settings.max_header_bytes:
             self.leave(ErrorCode.H3_EXCESSIVE_LOAD)
         elif not stream_is_unidirectional(event.stream_id) and self._h3.awaits_head(event.stream_id):
             self._expect_head(event.stream_id)

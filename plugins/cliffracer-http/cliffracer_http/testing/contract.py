@@ -6,6 +6,7 @@ from .busy import BusyContract
 from .ending import EndingContract
 from .exchange import ExchangeContract
 from .http3 import Http3Contract
+from .http3_ending import Http3EndingContract
 from .patience import PatienceContract
 from .refusal import RefusalContract
 
@@ -13,7 +14,13 @@ __all__ = ["HttpServerContract"]
 
 
 class HttpServerContract(
-    ExchangeContract, RefusalContract, PatienceContract, EndingContract, BusyContract, Http3Contract
+    ExchangeContract,
+    RefusalContract,
+    PatienceContract,
+    EndingContract,
+    BusyContract,
+    Http3Contract,
+    Http3EndingContract,
 ):
     """What every server promises, as tests; a test that needs a capability it lacks is skipped.
 
