@@ -6,9 +6,10 @@ others get a `Shortcut`, which an endpoint that has its whole response at hand g
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipResponder, IdentityResponder
 
@@ -20,15 +21,21 @@ _VARY = (b"vary", b"Origin")
 _START, _BODY = "http.response.start", "http.response.body"
 
 
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % each for each in headers)
+
+
 class Shortcut:
     """A `send` in front of another.
 
-    Who has both messages of a response may add `extra` to its headers and go on with `inner`, if its body is shorter
-    than `below` bytes. Everybody else calls it.
+    Who has both messages of a response may add `extra`, or `lines`, to its headers and go on with `inner`, if its body
+    is shorter than `below` bytes. Everybody else calls it.
     """
 
     __slots__ = ("inner",)
     extra: tuple[tuple[bytes, bytes], ...] = ()
+    lines: bytes = b""
+    """`extra` as they are written, each ended by CRLF."""
     below: float = float("inf")
 
     def __init__(self, inner: Any) -> None:
@@ -42,6 +49,7 @@ class Shortcut:
 class _Varying(Shortcut):
     __slots__ = ()
     extra = (_VARY,)
+    lines = _lines(extra)
 
     def __call__(self, message: Any) -> Awaitable[None]:
         if message["type"] == _START:  # a copy: a response may be sent again, to another request
@@ -57,16 +65,41 @@ def cross_origin(app: Any, **options: Any) -> Any:
         options: of `CORSMiddleware`.
     """
     whole = CORSMiddleware(app, **options)
+    known = {each.encode("latin-1"): _allowing(whole, each) for each in whole.allow_origins}
+    everybody = known.get(b"*")
+    if everybody is not None and whole.allow_credentials:
+        known, everybody = {}, None
 
     def call(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return app(scope, receive, send)
-        for name, _ in scope["headers"]:
+        for name, value in scope["headers"]:
             if name == _ORIGIN:
-                return whole(scope, receive, send)
+                allowing = None if scope["method"] == "OPTIONS" else known.get(value, everybody)
+                return whole(scope, receive, send) if allowing is None else app(scope, receive, allowing(scope, send))
         return app(scope, receive, _Varying(send))
 
     return call
+
+
+def _allowing(whole: CORSMiddleware, origin: str) -> Callable[[Any, Any], Shortcut]:
+    """Return what sends to pages of an origin that is allowed."""
+    headers = {**whole.simple_headers, "Access-Control-Allow-Origin": origin}
+    given = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+
+    class Allowing(Shortcut):
+        __slots__ = ("_scope",)
+        extra = (*given, _VARY)
+        lines = _lines(extra)
+
+        def __init__(self, scope: Any, send: Any) -> None:
+            self.inner = send
+            self._scope = scope
+
+        def __call__(self, message: Any) -> Awaitable[None]:
+            return whole.send(message, self.inner, Headers(scope=self._scope))
+
+    return Allowing
 
 
 def compressing(app: Any, minimum_size: int) -> Any:
