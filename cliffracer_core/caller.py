@@ -140,7 +140,7 @@ class Caller:
             to = self._transports.get(transport) or sender.transport(transport)
             return sender.exchange(to, subject, payload, sent, returns, deadline, left_s)
         outgoing = Outgoing(
-            kind="call", service=self._service, subject=subject, payload=payload, headers=sent,
+            kind="call", service=self._service, subject=subject, payload=payload, headers=dict(sent),
             deadline=deadline, returns=returns, transport=transport,
         )  # fmt: skip
         return self._through_layers(outgoing)

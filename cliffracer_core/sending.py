@@ -6,6 +6,7 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import Any, cast
 
 import msgspec
@@ -55,6 +56,8 @@ class Sender:
         self._headers = {} if codec is JSON else {CONTENT_TYPE: content_type}
         self.plain: Mapping[str, str] | None = self._headers or None
         """The headers of an event outside any call."""
+        self._usual = MappingProxyType({**self._headers, TIMEOUT_MS: self._timeout_ms})
+        """The headers of a call outside any other: shared, so nobody may change them."""
         self.decoder = functools.lru_cache(1024)(Codec.decoder)
         """Gives the decoder of a codec and type."""
         self._json_decoder = functools.lru_cache(1024)(_json_decoder)
@@ -84,8 +87,8 @@ class Sender:
 
     def prepare(
         self, subject: str, timeout: float | None, given: Mapping[str, str] | None, idempotency_key: str | None
-    ) -> tuple[dict[str, str], float, float]:
-        """Return the headers of a call, when it must be over, and the seconds until then.
+    ) -> tuple[Mapping[str, str], float, float]:
+        """Return the headers of a call, which may be those of others too, when it must be over, and the seconds left.
 
         Raises:
             ValidationError: `timeout` is no number of seconds.
@@ -99,16 +102,16 @@ class Sender:
         now = time.monotonic()
         deadline = now + left_s
         running = running_call()
-        if running is not None and running.deadline is not None and running.deadline < deadline:
-            deadline = running.deadline
-            left_s = deadline - now
-            if left_s <= 0:
-                raise DeadlineExceeded(f"no time is left to call {subject!r}")
-            told = _milliseconds(left_s)
-        if given or running is not None or chosen_correlation_id() is not None:
-            sent = self.headers(given)
-        else:
-            sent = self._headers.copy()
+        if running is not None:
+            if running.deadline is not None and running.deadline < deadline:
+                deadline = running.deadline
+                left_s = deadline - now
+                if left_s <= 0:
+                    raise DeadlineExceeded(f"no time is left to call {subject!r}")
+                told = _milliseconds(left_s)
+        elif timeout is None and not given and idempotency_key is None and chosen_correlation_id() is None:
+            return self._usual, deadline, left_s
+        sent = self.headers(given)
         sent[TIMEOUT_MS] = told
         if idempotency_key is not None:
             sent[IDEMPOTENCY_KEY] = idempotency_key
@@ -135,7 +138,13 @@ class Sender:
             deadline: point on `time.monotonic()`.
             left_s: seconds until then.
         """
-        message = Message(subject, self.encode(payload), headers)
+        try:
+            body = self.encode_quickly(payload)
+        except Exception:
+            body = b"null"  # which the codec looks at, to say in words of ours what is wrong
+        if body.find(b"null") >= 0:
+            body = self.encode(payload)
+        message = Message(subject, body, headers)
         try:
             reply = await transport.request(message, left_s)
         except asyncio.CancelledError:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from itertools import count, cycle
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -177,7 +178,9 @@ def copy_message(message: Message) -> Message:
     headers, body = message.headers, message.body
     if type(body) is not bytes:
         body = bytes(memoryview(body))  # through memoryview, since bytes(5) would be five zeros
-    return Message(message.subject, body, dict(headers) if headers else None, message.reply_to)
+    if headers is not None and type(headers) is not MappingProxyType:
+        headers = dict(headers) if headers else None
+    return Message(message.subject, body, headers, message.reply_to)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 
 import msgspec
 
@@ -95,6 +96,8 @@ class MemoryTransport:
         self._subscriptions: dict[MemorySubscription, None] = {}
         self._subscribers: list[Subscriber] = []
         self._deadlines: Deadlines[Waiting] | None = None
+        self._checked: Mapping[str, str] | None = None
+        """Headers that were in order the last time, and cannot change."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -177,8 +180,10 @@ class MemoryTransport:
     async def request(self, message: Message, timeout_s: float) -> Message:
         """Send and return the first reply; see `Transport`."""
         broker = self._broker or self.broker
-        if message.headers or len(message.body) > self._max_payload:
+        if (message.headers is not self._checked and message.headers) or len(message.body) > self._max_payload:
             self._check(message)
+            if type(message.headers) is MappingProxyType:
+                self._checked = message.headers
         route = broker.routes.get(message.subject) or broker.route(message.subject)
         if not route.everyone and not route.groups:
             raise NoHandler(f"nobody listens on {message.subject!r}; start the service, or check the name")
