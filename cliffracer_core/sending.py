@@ -6,7 +6,6 @@ import asyncio
 import functools
 import time
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any, cast
 
 import msgspec
@@ -24,6 +23,7 @@ from .messages import (
     TRACEPARENT,
     Codec,
     Message,
+    SharedHeaders,
     codec_for,
 )
 from .replies import is_error, remote_error
@@ -56,8 +56,8 @@ class Sender:
         self._headers = {} if codec is JSON else {CONTENT_TYPE: content_type}
         self.plain: Mapping[str, str] | None = self._headers or None
         """The headers of an event outside any call."""
-        self._usual = MappingProxyType({**self._headers, TIMEOUT_MS: self._timeout_ms})
-        """The headers of a call outside any other: shared, so nobody may change them."""
+        self.usual = SharedHeaders({**self._headers, TIMEOUT_MS: self._timeout_ms})
+        """The headers of a call outside any other."""
         self.decoder = functools.lru_cache(1024)(Codec.decoder)
         """Gives the decoder of a codec and type."""
         self._json_decoder = functools.lru_cache(1024)(_json_decoder)
@@ -87,8 +87,8 @@ class Sender:
 
     def prepare(
         self, subject: str, timeout: float | None, given: Mapping[str, str] | None, idempotency_key: str | None
-    ) -> tuple[Mapping[str, str], float, float]:
-        """Return the headers of a call, which may be those of others too, when it must be over, and the seconds left.
+    ) -> tuple[dict[str, str], float, float]:
+        """Return the headers of a call, when it must be over, and the seconds until then.
 
         Raises:
             ValidationError: `timeout` is no number of seconds.
@@ -102,15 +102,12 @@ class Sender:
         now = time.monotonic()
         deadline = now + left_s
         running = running_call()
-        if running is not None:
-            if running.deadline is not None and running.deadline < deadline:
-                deadline = running.deadline
-                left_s = deadline - now
-                if left_s <= 0:
-                    raise DeadlineExceeded(f"no time is left to call {subject!r}")
-                told = _milliseconds(left_s)
-        elif timeout is None and not given and idempotency_key is None and chosen_correlation_id() is None:
-            return self._usual, deadline, left_s
+        if running is not None and running.deadline is not None and running.deadline < deadline:
+            deadline = running.deadline
+            left_s = deadline - now
+            if left_s <= 0:
+                raise DeadlineExceeded(f"no time is left to call {subject!r}")
+            told = _milliseconds(left_s)
         sent = self.headers(given)
         sent[TIMEOUT_MS] = told
         if idempotency_key is not None:

@@ -11,13 +11,12 @@ from collections import deque
 from collections.abc import Callable
 from contextvars import Context
 from itertools import count, cycle
-from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
 from cliffracer_core.errors import ConfigurationError
-from cliffracer_core.messages import Message
+from cliffracer_core.messages import Message, SharedHeaders
 from cliffracer_core.subjects import compile_pattern, covers, default_stream_subjects, overlaps, validate_subject
 
 from .streams import Stream
@@ -178,7 +177,7 @@ def copy_message(message: Message) -> Message:
     headers, body = message.headers, message.body
     if type(body) is not bytes:
         body = bytes(memoryview(body))  # through memoryview, since bytes(5) would be five zeros
-    if headers is not None and type(headers) is not MappingProxyType:
+    if headers is not None and type(headers) is not SharedHeaders:
         headers = dict(headers) if headers else None
     return Message(message.subject, body, headers, message.reply_to)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from types import MappingProxyType
 
 import msgspec
 
@@ -19,7 +18,7 @@ from cliffracer_core.errors import (
     NotStored,
 )
 from cliffracer_core.interfaces import Capabilities, DurableSubscription
-from cliffracer_core.messages import Delivery, Message, StoredMessage, validate_headers
+from cliffracer_core.messages import Delivery, Message, SharedHeaders, StoredMessage, validate_headers
 from cliffracer_core.subjects import validate_pattern, validate_subject
 
 from .broker import MemoryBroker, copy_message
@@ -182,7 +181,7 @@ class MemoryTransport:
         broker = self._broker or self.broker
         if (message.headers is not self._checked and message.headers) or len(message.body) > self._max_payload:
             self._check(message)
-            if type(message.headers) is MappingProxyType:
+            if type(message.headers) is SharedHeaders:
                 self._checked = message.headers
         route = broker.routes.get(message.subject) or broker.route(message.subject)
         if not route.everyone and not route.groups:
