@@ -93,7 +93,8 @@ class Scope:
         run.over = True
         if run.task is not None:
             run.task = None
-            self.runs.pop(run.key, None)  # gone where the service stopped before an attended call did
+            key, run.key = run.key, None  # which may be the run itself
+            self.runs.pop(key, None)  # gone where the service stopped before an attended call did
 
     @property
     def idle(self) -> bool:
