@@ -333,6 +333,33 @@ async def test_stop_is_bounded_when_a_handler_hangs(
     assert "3 calls were cut at the end of the grace time" in caplog.text
 
 
+async def test_events_are_forgotten_when_they_are_over_and_found_when_they_are_not(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Thousands that were handled leave nothing behind; one that still runs is cut with its service."""
+    service = CliffracerService(ServiceConfig(name, shutdown_grace_s=0.2))
+    handled: list[int] = []
+
+    @service.event(f"{name}.*")
+    async def on(number: int) -> None:
+        handled.append(number)
+        if number == 0:
+            await asyncio.Event().wait()
+
+    with caplog.at_level(logging.WARNING, "cliffracer"):
+        await service.start()
+        for number in range(3000):
+            await service.publish(f"{name}.a", {"number": number})
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        await eventually(lambda: len(handled) == 3000)
+        scope = service.runtime.scope
+        assert len(scope.runs) + len(scope.brief) < 1000
+        await service.stop()
+    assert "1 calls were cut at the end of the grace time" in caplog.text
+    assert scope.idle
+
+
 async def test_events_that_wait_are_dropped_when_the_grace_time_is_over(
     transport_url: str, caller: Caller, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
