@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import copy
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -358,6 +359,40 @@ async def test_events_are_forgotten_when_they_are_over_and_found_when_they_are_n
         await service.stop()
     assert "1 calls were cut at the end of the grace time" in caplog.text
     assert scope.idle
+
+
+async def test_calls_leave_nothing_for_the_garbage_collector(transport_url: str, name: str) -> None:
+    """Calls and events, those that wait for something too, are freed as they end: no cycle holds them."""
+    service = CliffracerService(ServiceConfig(name, transport=transport_url))
+    heard: list[int] = []
+
+    @service.rpc
+    async def echo(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    @service.event(f"{name}.a")
+    async def on(number: int) -> None:
+        await asyncio.sleep(0)
+        heard.append(number)
+
+    async def use(times: int) -> None:
+        heard.clear()
+        for number in range(times):
+            assert await service.rpc_call(name, "echo", number=number) == number
+            await service.publish(f"{name}.a", {"number": number})
+        await eventually(lambda: len(heard) == times)
+
+    async with service:
+        await use(20)
+        gc.collect()
+        gc.disable()
+        try:
+            await use(200)
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < 100, "less than one for every second call"
 
 
 async def test_events_that_wait_are_dropped_when_the_grace_time_is_over(
