@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from cliffracer_core.messages import JSON
-
+from .absence import Ahead
 from .codes import POLICY_VIOLATION, TOO_BIG
 from .outbox import Outbox
 from .settings import WebSocketSettings
 
-__all__ = ["Admission", "Limited", "Refused", "deny", "respond"]
+__all__ = ["Admission", "Limited", "Refused"]
 
 Scope = Mapping[str, Any]
-_GONE_S = 0.5
 Receive = Callable[[], Awaitable[Any]]
 
 
@@ -104,7 +100,7 @@ class Limited:
         outbox: the socket's.
     """
 
-    __slots__ = ("_allowance", "_last", "_outbox", "_receive", "_settings")
+    __slots__ = ("_ahead", "_allowance", "_asked", "_last", "_outbox", "_receive", "_settings")
 
     def __init__(self, receive: Receive, settings: WebSocketSettings, outbox: Outbox) -> None:
         self._receive = receive
@@ -112,13 +108,38 @@ class Limited:
         self._outbox = outbox
         self._allowance: float = settings.burst
         self._last = time.monotonic()
+        self._ahead: Ahead | None = None
+        self._asked = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether the handler waits for a message."""
+        return self._asked
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for what the client sends, so that nobody would notice that it goes."""
+        return self._ahead is None and not self._asked
+
+    def read_ahead(self, gone: Callable[[], None]) -> None:
+        """Read from now on before it is asked for, and call `gone` when the client has gone."""
+        self._ahead = Ahead(self._receive, gone, self._settings.max_message_bytes)
+
+    def stop(self, code: int, reason: str) -> None:
+        """Read nothing ahead any more: the socket is closed from here."""
+        if self._ahead is not None:
+            self._ahead.stop(code, reason)
 
     def __call__(self) -> Awaitable[Any]:
         """Return the next event once it is there."""
         return self._next()
 
     async def _next(self) -> Any:
-        message = await self._receive()
+        self._asked = True
+        try:
+            message = await (self._receive() if self._ahead is None else self._ahead.get())
+        finally:
+            self._asked = False
         if message["type"] != "websocket.receive":
             return message
         settings = self._settings
@@ -140,28 +161,3 @@ class Limited:
 def _over(outbox: Outbox, code: int, reason: str) -> dict[str, object]:
     outbox.close(code, reason)
     return {"type": "websocket.disconnect", "code": code, "reason": reason}
-
-
-async def deny(scope: Scope, receive: Receive, send: Callable[[Any], Awaitable[None]], refused: Refused) -> None:
-    """Answer a handshake with an HTTP status and problem details, where the server can; else it says 403."""
-    message = await receive()
-    if message["type"] == "websocket.connect":
-        await respond(scope, receive, send, refused.status, refused.reason)
-
-
-async def respond(
-    scope: Scope, receive: Receive, send: Callable[[Any], Awaitable[None]], status: int, reason: str
-) -> None:
-    """Refuse a handshake that has been received."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
-        return
-    body = JSON.encode({"type": "about:blank", "status": status, "detail": reason})
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
-    # uvicorn logs an error for an application that returns before the connection has gone
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GONE_S):
-            await receive()
-            await receive()

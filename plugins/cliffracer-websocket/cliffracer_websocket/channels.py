@@ -105,7 +105,7 @@ class ChannelClient:
         """Obey commands until the socket closes. Raises WebSocketDisconnect."""
         try:
             async with asyncio.timeout(_CONNECT_S):
-                body = await self._websocket.receive_body()
+                body = await self._websocket.take()
         except TimeoutError:
             await self._websocket.end(STALE, "stale: connect comes first")
             return
@@ -113,7 +113,7 @@ class ChannelClient:
             for line in body.split(b"\n"):
                 if line and not line.isspace() and not await self._obey(line):
                     return
-            body = await self._websocket.receive_body()
+            body = await self._websocket.take()
 
     def stop(self) -> None:
         """Forget the client."""

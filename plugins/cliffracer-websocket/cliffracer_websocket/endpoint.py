@@ -7,17 +7,17 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from cliffracer_http.handshakes import deny
 from starlette.websockets import WebSocketDisconnect
 
 from cliffracer_core.errors import CliffracerError, ValidationError, describe, to_body
 from cliffracer_core.interfaces import Entry
 
-from .admission import Refused, deny
+from .admission import Refused
 from .calls import Arguments
 from .codes import INTERNAL_ERROR, INVALID_PAYLOAD, NORMAL, code_for
 from .publication import PLAIN, encode_data
-from .socket import WebSocket
+from .socket import WebSocket, decode_json, not_json
 
 if TYPE_CHECKING:
     from .sockets import Sockets
@@ -53,7 +53,7 @@ class Endpoint:
         try:
             sockets.admission.enter(scope)
         except Refused as refused:
-            await deny(scope, receive, send, refused)
+            await deny(scope, receive, send, refused.status, refused.reason)
             return
         try:
             await sockets.started.wait()
@@ -101,7 +101,11 @@ def per_socket(sockets: Sockets, entry: Entry, path: str, arguments: Arguments) 
         values = arguments.from_path(websocket.scope.get("path_params") or {})
         if arguments.wants_socket:
             values["websocket"] = websocket
-        await sockets.caller(websocket, path).attend(entry, values)
+        sockets.absence.begin(websocket)
+        try:
+            await sockets.caller(websocket, path).attend(entry, values)
+        finally:
+            sockets.absence.end(websocket)
         if websocket.joined and websocket.open:
             await _keep(sockets, websocket, path)
 
@@ -117,7 +121,7 @@ def per_message(sockets: Sockets, entry: Entry, path: str, arguments: Arguments)
         if arguments.wants_socket:
             fixed["websocket"] = websocket
         while True:
-            body = await websocket.receive_body()
+            body = await websocket.take()
             try:
                 if caller is None:  # likewise
                     caller = sockets.caller(websocket, path)
@@ -136,7 +140,7 @@ async def _keep(sockets: Sockets, websocket: WebSocket, path: str) -> None:
     """Hand a socket's messages to the processor it was added to."""
     caller = None
     while True:
-        body = await websocket.receive_body()
+        body = await websocket.take()
         processor, client_id = next(iter(websocket.joined.items()))
         if caller is None:  # an idle socket needs none
             caller = sockets.caller(websocket, path)
@@ -151,16 +155,18 @@ async def _keep(sockets: Sockets, websocket: WebSocket, path: str) -> None:
 
 def send_error(sockets: Sockets, websocket: WebSocket, body: bytes, error: CliffracerError) -> None:
     """Tell a client what was wrong with its message; one that is no JSON at all closes the socket."""
-    if isinstance(error, ValidationError) and not _is_json(body):
-        websocket.outbox.close(INVALID_PAYLOAD, "a message must be JSON")
+    broken = _broken(body) if isinstance(error, ValidationError) else None
+    if broken is not None:
+        websocket.outbox.close(INVALID_PAYLOAD, broken)
         return
     answer = {"type": "error", "error": to_body(error, sockets.service, None)}
     websocket.outbox.push(PLAIN.message(encode_data(answer)))
 
 
-def _is_json(body: bytes) -> bool:
+def _broken(body: bytes) -> str | None:
+    """Say what makes a message no JSON; None where it is."""
     try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
-    return True
+        decode_json(body)
+    except ValidationError as error:
+        return not_json(error)
+    return None

@@ -57,7 +57,7 @@ class Outbox:
 
     __slots__ = (
         "_bytes", "_counter", "_limits", "_lost", "_queue", "_send", "_stalled", "_task",
-        "abort", "closed", "dropped", "notice", "since", "write",
+        "abort", "closed", "closing", "dropped", "notice", "since", "write",
     )  # fmt: skip
 
     def __init__(
@@ -74,6 +74,8 @@ class Outbox:
         self._counter = 0
         self.abort: Callable[[], None] | None = None
         """Ends the connection without a word; called where not even a close frame gets through."""
+        self.closing: Callable[[int, str], None] | None = None
+        """Called with code and reason before it closes the socket."""
         self.write: Write | None = None
         """Takes whole frames, where the server does: far less work than its `send`."""
         self.closed = False
@@ -87,6 +89,11 @@ class Outbox:
     def waiting(self) -> int:
         """How many messages wait."""
         return len(self._queue) if self._queue else 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of it is on its way, and waits."""
+        return self._task is not None
 
     def push(self, event: Event, group: str = "", key: object = None) -> None:
         """Send an event, or queue it where the client is behind.
@@ -115,6 +122,8 @@ class Outbox:
 
     def close(self, code: int, reason: str = "") -> None:
         """Close the socket after what waits; nothing is sent after that."""
+        if self.closing is not None:
+            self.closing(code, reason)
         self.push(close_event(code, reason))
         self.closed = True
 
@@ -200,7 +209,10 @@ class Outbox:
     def _too_slow(self) -> None:
         """Let go of what waits and close; should even that not get through, the stall timeout ends it."""
         self._queue, self._bytes = OrderedDict(), 0
-        event = close_event(TRY_AGAIN_LATER, "too slow: the queue is full; connect again and resume")
+        reason = "too slow: the queue is full; connect again and resume"
+        if self.closing is not None:
+            self.closing(TRY_AGAIN_LATER, reason)
+        event = close_event(TRY_AGAIN_LATER, reason)
         self._queue[0] = _Waiting(event, "", 0)
         self.closed = True
 

@@ -146,10 +146,9 @@ class RealTimeStreamProcessor:
             outbox = Outbox(websocket.send, self.limits, PLAIN.notice, self.stalled)
             await self.open()
         else:
-            for member in [each for each in self.rooms.members.values() if each.outbox is outbox]:
-                self._remove(member.id)
-        joined = getattr(websocket, "joined", None)
-        if joined is not None:
+            joined = websocket.joined  # type: ignore[attr-defined]  # it is this plugin's
+            for id in (websocket.id, joined.get(self, client_id)):  # type: ignore[attr-defined]  # likewise
+                self.release(id, outbox)
             joined[self] = client_id
         member = self.admit(client_id, outbox, PLAIN, user)
         for group in names:

@@ -17,7 +17,7 @@ class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """Sockets, their limits and their history."""
 
     port: int | None = None
-    """A port of the sockets' own; None serves them on the HTTP server's."""
+    """A port of the sockets' own, with TLS where HTTP has it; None serves them on the HTTP server's."""
     host: str = "127.0.0.1"
     """Where `port` listens."""
     path: str = "/ws"

@@ -265,6 +265,7 @@ async def command(socket: ClientConnection, id: int, name: str, content: Mapping
         ("connect", {}, 107),
         ("refresh", {}, 104),
         ("rpc", {"method": "nothing"}, 104),
+        ("dance", {}, 104),
     ],
 )
 async def test_command_fails_with_its_code_when_it_cannot_be(

@@ -97,9 +97,15 @@ class Raw:
 class Echo(CliffracerService):
     name = "echo"
     closed: asyncio.Future[int]
+    release: asyncio.Event
 
     @websocket("/echo")
     async def echo(self, message: Any) -> Any:
+        return message
+
+    @websocket("/hold")
+    async def hold(self, message: Any) -> Any:
+        await self.release.wait()
         return message
 
     @websocket("/listen")
@@ -125,7 +131,7 @@ def codes(server: str, code: int) -> set[int]:
 @contextlib.asynccontextmanager
 async def serving(server: str, **settings: Any) -> AsyncIterator[Any]:
     async with Echo(ServiceConfig("echo", http={"port": 0, "server": server}, websocket=settings)) as service:
-        service.closed = asyncio.get_running_loop().create_future()
+        service.closed, service.release = asyncio.get_running_loop().create_future(), asyncio.Event()
         yield service
 
 
@@ -280,10 +286,13 @@ async def test_others_are_served_when_one_address_floods() -> None:
     async with serving("uvicorn", max_connections_per_address=20, max_connections=30) as service:
 
         async def flood(address: str) -> list[int]:
-            opening = (Raw.connect(service.http.url, "/listen", address=address) for _ in range(100))
+            claims = ({"X-Forwarded-For": f"10.0.0.{each}", "Forwarded": f"for=10.0.0.{each}"} for each in range(100))
+            opening = (Raw.connect(service.http.url, "/listen", address=address, **each) for each in claims)
             return sorted(each.status for each in await asyncio.gather(*opening))
 
-        assert await flood("127.0.0.2") == [101] * 20 + [429] * 80
+        assert await flood("127.0.0.2") == [101] * 20 + [429] * 80, (
+            "what a client says of its address counts for nothing"
+        )
         await still_serves(service)
         assert await flood("127.0.0.3") == [101] * 10 + [503] * 90, "in all there may be 30"
         sockets = _sockets(service)
@@ -335,6 +344,26 @@ async def test_silent_client_is_cut_off_when_it_answers_no_ping(server: str) -> 
         client = await Raw.connect(service.http.url, "/listen")
         assert (await client.receive())[0] == PING
         assert (await client.close_code())[0] == 1011
+        await client.aclose()
+
+
+async def test_client_is_not_cut_off_when_its_handler_is_too_busy_to_read_pongs(server: str) -> None:
+    """A client that sends and answers its pings stays, however long a message takes; its answers come."""
+    if not can(server).socket_pings:
+        pytest.skip(f"{server} pings nobody, and says so")
+    async with serving(server, ping_interval_s=0.1, ping_timeout_s=0.1) as service:
+        client = await Raw.connect(service.http.url, "/hold")
+        for _ in range(15):  # more than any server takes from the network before they are wanted
+            client.send(TEXT, b'"x"')
+        for _ in range(3):
+            assert (ping := await client.receive())[0] == PING
+            client.send(PONG, ping[1])
+        service.release.set()
+        answers = 0
+        while answers < 15:
+            opcode, payload = await client.receive()
+            assert opcode in (TEXT, PING), payload
+            answers += opcode == TEXT
         await client.aclose()
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import msgspec
 import pytest
 import websockets
-from cliffracer_websocket import Broadcast, RealTimeStreamProcessor, WebSocket, WebSocketDisconnect, websocket
+from cliffracer_websocket import Broadcast, RealTimeStreamProcessor, WebSocket, WebSocketDisconnect, absence, websocket
 from starlette.websockets import WebSocket as StarletteWebSocket
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -61,11 +61,13 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 class Live(CliffracerService):
     name = "live"
+    stream = RealTimeStreamProcessor()
     seen: list[Any]
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config)
         self.seen = []
+        self.begun, self.release = asyncio.Event(), asyncio.Event()
 
     @websocket("/rooms/{id}")
     async def room(self, websocket: WebSocket, id: int, context: MessageContext) -> None:
@@ -96,6 +98,39 @@ class Live(CliffracerService):
     async def refuse(self, websocket: WebSocket) -> None:
         raise AuthorizationError("members only")
 
+    @websocket("/read/{what}")
+    async def read(self, websocket: WebSocket, what: str) -> None:
+        if what == "json":
+            await websocket.send_json(await websocket.receive_json())
+        else:
+            await (websocket.receive_text() if what == "text" else websocket.receive_bytes())
+
+    @websocket("/away/{what}")
+    async def away(self, websocket: WebSocket, what: str) -> None:
+        await self.stream.add_connection(websocket.id, websocket, groups=["away"])
+        try:
+            while what == "sending":
+                await websocket.send_text("x")
+                await asyncio.sleep(0.01)
+            await asyncio.Event().wait()
+        except BaseException as error:
+            self.seen.append(f"{what}: {type(error).__name__}")
+            raise
+
+    @websocket("/ahead")
+    async def ahead(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await eventually(lambda: not websocket.incoming.idle)  # as it is while the handler waits
+        await websocket.send_text("".join([await websocket.receive_text() for _ in range(3)]))
+        await eventually(lambda: not websocket.incoming.idle)
+        await websocket.close(4001, "enough")
+
+    @websocket("/hold")
+    async def hold(self, order: dict[str, Any]) -> str:
+        self.begun.set()
+        await self.release.wait()
+        return "done"
+
     @websocket("/crash")
     async def crash(self, websocket: WebSocket) -> None:
         await websocket.accept()
@@ -124,6 +159,10 @@ async def test_handshake_is_refused_when_a_path_parameter_has_the_wrong_type() -
             await connect(url(service, "/rooms/seven"))
         assert refused.value.response.status_code == 400
         assert b"'id'" in (refused.value.response.body or b"")
+        with pytest.raises(websockets.InvalidStatus) as unknown:
+            await connect(url(service, "/nowhere"))
+        assert unknown.value.response.status_code == 404
+        assert json.loads(unknown.value.response.body or b"")["detail"] == "nothing is at '/nowhere'"
 
 
 async def test_handshake_is_refused_when_the_handler_refuses_before_it_accepts() -> None:
@@ -184,12 +223,68 @@ async def test_client_is_told_and_stays_when_its_message_does_not_fit() -> None:
         assert (await receive(socket))["text"] == "still here"
 
 
-@pytest.mark.parametrize("sent", ["nonsense", "{", '{"text":', "[" * 5000, b"\xff\xfe"])
-async def test_socket_is_closed_with_1007_when_a_message_is_no_json(sent: str | bytes) -> None:
-    """A client that speaks something else is told so once."""
-    async with Live(config()) as service, connect(url(service, "/say/hall")) as socket:
-        await socket.send(sent)
-        assert await closed(socket) == (1007, "a message must be JSON")
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ("nonsense", "JSON is malformed"),
+        ('{"text":', "Input data was truncated"),
+        ("", "Input data was truncated"),
+        ('{"text":NaN}', "JSON is malformed"),
+        ('{"text":' + "[" * 5000 + "]" * 5000 + "}", "body nests too deeply"),
+        (b"\xff\xfe", "JSON is malformed"),
+    ],
+    ids=["nonsense", "cut", "empty", "nan", "deep", "bytes"],
+)
+async def test_socket_is_closed_with_1007_when_a_message_is_no_json(sent: str | bytes, why: str) -> None:
+    """A client that speaks something else is told once what is wrong, by typed handlers and by `receive_json`."""
+    async with Live(config()) as service:
+        for path in ("/say/hall", "/read/json"):
+            async with connect(url(service, path)) as socket:
+                await socket.send(sent)
+                code, reason = await closed(socket)
+                assert (code, reason[:38]) == (1007, f"a message must be JSON: {why}"[:38])
+
+
+async def test_socket_is_closed_with_1003_when_a_message_is_of_the_other_kind(caplog: pytest.LogCaptureFixture) -> None:
+    """Text where a handler takes bytes, and bytes where it takes text, are the client's mistake: no error is logged."""
+    async with Live(config()) as service:
+        sent: list[tuple[str, str | bytes, str]] = [
+            ("/read/bytes", "text", "this socket takes binary messages"),
+            ("/read/text", b"bytes", "this socket takes text messages"),
+        ]
+        for path, message, reason in sent:
+            async with connect(url(service, path)) as socket:
+                await socket.send(message)
+                assert await closed(socket) == (1003, reason)
+        async with connect(url(service, "/read/json")) as socket:
+            await socket.send(b'{"x":1}')
+            assert await receive(socket) == {"x": 1}
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+async def test_handler_hears_that_its_client_went_when_it_does_not_receive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its groups are left at once, its sends raise, and one that neither sends nor receives ends in time."""
+    monkeypatch.setattr(absence, "_EVERY_S", 0.05)
+    async with Live(config(timeout=0.2)) as service:
+        open_ones = [await connect(url(service, f"/away/{what}")) for what in ("sending", "waiting") * 2]
+        for each in open_ones:
+            await each.send("not read")
+        await eventually(lambda: len(service.stream.presence("away")) == 4)
+        for number, each in enumerate(open_ones):
+            await each.close() if number < 2 else each.transport.abort()
+        await eventually(lambda: service.stream.presence("away") == {})
+        await eventually(lambda: len(service.seen) == 4)
+        assert sorted(service.seen) == ["sending: WebSocketDisconnect"] * 2 + ["waiting: CancelledError"] * 2
+
+
+async def test_messages_are_kept_when_they_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came while a handler was busy it gets in order, and it can close with a code of its own."""
+    monkeypatch.setattr(absence, "_EVERY_S", 0.05)
+    async with Live(config()) as service, connect(url(service, "/ahead")) as socket:
+        for number in range(3):
+            await socket.send(str(number))
+        assert await socket.recv() == "012"
+        assert await closed(socket) == (4001, "enough")
 
 
 async def test_socket_is_closed_with_1011_when_a_message_crashes_the_handler(caplog: pytest.LogCaptureFixture) -> None:
@@ -431,18 +526,36 @@ async def test_handler_that_wants_a_socket_says_so_when_it_is_called_otherwise()
             await service.rpc_call("both", "both")
 
 
-async def test_sockets_are_closed_with_1001_when_the_service_stops(request: pytest.FixtureRequest) -> None:
-    """Open sockets hear where to go on, and a stop is bounded; granian cannot close one that waits for a message."""
+async def test_sockets_are_closed_with_1001_when_the_service_stops() -> None:
+    """Open sockets hear where to go on, one whose message is handled after its answer, and a stop is bounded."""
     service = Live(config())
     await service.start()
-    sockets = [await connect(url(service, path)) for path in ("/rooms/1", "/say/x", "/say/y")]
-    for socket in sockets[1:]:
+    sockets = [await connect(url(service, path)) for path in ("/rooms/1", "/say/x", "/say/y", "/hold")]
+    for socket in sockets[1:3]:
         await socket.send('{"text":"hi"}')
         await receive(socket)
+    await sockets[3].send("{}")
+    await service.begun.wait()
     async with asyncio.timeout(5):
-        ends, _ = await asyncio.gather(asyncio.gather(*map(closed, sockets)), service.stop())
-    if request.node.callspec.params["server"] == "granian":
-        assert {code for code, _ in ends} <= {1001, 1006}
-        return
+        stopping = asyncio.create_task(service.stop())
+        async with asyncio.timeout(0.9):
+            ends = [await closed(each) for each in sockets[:3]]
+        assert not stopping.done()
+        service.release.set()
+        assert await sockets[3].recv() == '"done"'
+        ends.append(await closed(sockets[3]))
+        await stopping
     assert {code for code, _ in ends} == {1001}
     assert all("resume" in reason for _, reason in ends)
+
+
+async def test_message_is_cut_when_the_service_stops_and_it_takes_too_long(caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that never ends does not keep a service from stopping; its socket is told like the others."""
+    service = Live(config(shutdown_grace_s=0.5))
+    await service.start()
+    async with connect(url(service, "/hold")) as socket, asyncio.timeout(5):
+        await socket.send("{}")
+        await service.begun.wait()
+        await service.stop()
+        assert (await closed(socket))[0] in (1001, 1006)
+    caplog.clear()

@@ -17,9 +17,10 @@ def socket_protocol() -> type[WebSocketsSansIOProtocol]:
     turn = Turn()
 
     class Socketed(WebSocketsSansIOProtocol):
-        """Offers `cliffracer.frames` where messages are not compressed."""
+        """Offers `cliffracer.frames` where messages are not compressed, and counts every message as a sign of life."""
 
         _frames: Frames | None = None
+        _heard = False
 
         def handle_connect(self, event: Any) -> None:
             """Begin, and offer it before the application's task has its first turn."""
@@ -30,6 +31,24 @@ def socket_protocol() -> type[WebSocketsSansIOProtocol]:
 
         def _is_open(self) -> bool:
             return self.conn.state is OPEN and not self.disconnected
+
+        def send_receive_event_to_app(self) -> None:
+            """Hand a message on."""
+            self._heard = True
+            super().send_receive_event_to_app()
+
+        def send_keepalive_ping(self) -> None:
+            """Ping."""
+            self._heard = False
+            super().send_keepalive_ping()
+
+        def keepalive_timeout(self) -> None:
+            """Cut the client off, unless its answer may wait unread: nothing is read while the application is busy."""
+            if not (self.read_paused or self._heard):
+                super().keepalive_timeout()
+                return
+            self.pong_timer = self.pending_ping_payload = None
+            self.schedule_ping()
 
         async def send(self, message: Any) -> None:
             """Send an ASGI event, after the frames that came before it."""
