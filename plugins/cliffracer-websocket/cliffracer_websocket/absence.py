@@ -50,10 +50,10 @@ class Ahead:
         self._changed.set()
         return message
 
-    def stop(self, code: int, reason: str) -> None:
-        """Read no more: the socket is closed from here, with this code."""
-        self._task.cancel()  # granian closes no socket for which somebody waits
-        self._messages.append({"type": "websocket.disconnect", "code": code, "reason": reason})
+    def stop(self, last: Any) -> None:
+        """Read no more; after what was read comes this."""
+        self._task.cancel()
+        self._messages.append(last)
         self._changed.set()
 
     async def _read(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -100,7 +101,7 @@ class Limited:
         outbox: the socket's.
     """
 
-    __slots__ = ("_ahead", "_allowance", "_asked", "_last", "_outbox", "_receive", "_settings")
+    __slots__ = ("_ahead", "_allowance", "_closed", "_last", "_outbox", "_receive", "_settings", "_waiter")
 
     def __init__(self, receive: Receive, settings: WebSocketSettings, outbox: Outbox) -> None:
         self._receive = receive
@@ -109,37 +110,42 @@ class Limited:
         self._allowance: float = settings.burst
         self._last = time.monotonic()
         self._ahead: Ahead | None = None
-        self._asked = False
-
-    @property
-    def asked(self) -> bool:
-        """Whether the handler waits for a message."""
-        return self._asked
+        self._waiter: asyncio.Task[Any] | None = None
+        self._closed: dict[str, object] | None = None
 
     @property
     def idle(self) -> bool:
         """Whether nobody waits for what the client sends, so that nobody would notice that it goes."""
-        return self._ahead is None and not self._asked
+        return self._ahead is None and self._waiter is None
 
     def read_ahead(self, gone: Callable[[], None]) -> None:
         """Read from now on before it is asked for, and call `gone` when the client has gone."""
         self._ahead = Ahead(self._receive, gone, self._settings.max_message_bytes)
 
     def stop(self, code: int, reason: str) -> None:
-        """Read nothing ahead any more: the socket is closed from here."""
+        """Wait for nothing any more, and say that the socket was closed with this code."""
+        self._closed = _disconnect(code, reason)
         if self._ahead is not None:
-            self._ahead.stop(code, reason)
+            self._ahead.stop(self._closed)
+        elif self._waiter is not None:
+            self._waiter.cancel()
 
     def __call__(self) -> Awaitable[Any]:
         """Return the next event once it is there."""
         return self._next()
 
     async def _next(self) -> Any:
-        self._asked = True
+        if self._closed is not None and self._ahead is None:
+            return self._closed
+        self._waiter = task = asyncio.current_task()
         try:
             message = await (self._receive() if self._ahead is None else self._ahead.get())
+        except asyncio.CancelledError:
+            if self._closed is None or task is None or task.uncancel():
+                raise
+            return self._closed
         finally:
-            self._asked = False
+            self._waiter = None
         if message["type"] != "websocket.receive":
             return message
         settings = self._settings
@@ -160,4 +166,8 @@ class Limited:
 
 def _over(outbox: Outbox, code: int, reason: str) -> dict[str, object]:
     outbox.close(code, reason)
+    return _disconnect(code, reason)
+
+
+def _disconnect(code: int, reason: str) -> dict[str, object]:
     return {"type": "websocket.disconnect", "code": code, "reason": reason}

@@ -59,7 +59,10 @@ class Endpoint:
             await sockets.started.wait()
             if self._session is None:
                 self._session = self._make()
-            websocket = WebSocket(scope, receive, send, sockets.settings, sockets.processor, sockets.accepted)
+            websocket = WebSocket(
+                scope, receive, send, sockets.settings, sockets.processor, sockets.accepted,
+                closes_waiting=sockets.closes_waiting,
+            )  # fmt: skip
             await self._run(websocket, self._session)
         finally:
             sockets.admission.leave(scope)

@@ -43,6 +43,8 @@ class _Waiting(msgspec.Struct):
     event: Event
     group: str
     size: int
+    number: int
+    """Of the messages that were queued; one that took another's place has its own."""
 
 
 class Outbox:
@@ -57,7 +59,7 @@ class Outbox:
 
     __slots__ = (
         "_bytes", "_counter", "_limits", "_lost", "_queue", "_send", "_stalled", "_task",
-        "abort", "closed", "closing", "dropped", "notice", "since", "write",
+        "abort", "closed", "dropped", "notice", "since", "write",
     )  # fmt: skip
 
     def __init__(
@@ -74,8 +76,6 @@ class Outbox:
         self._counter = 0
         self.abort: Callable[[], None] | None = None
         """Ends the connection without a word; called where not even a close frame gets through."""
-        self.closing: Callable[[int, str], None] | None = None
-        """Called with code and reason before it closes the socket."""
         self.write: Write | None = None
         """Takes whole frames, where the server does: far less work than its `send`."""
         self.closed = False
@@ -122,8 +122,6 @@ class Outbox:
 
     def close(self, code: int, reason: str = "") -> None:
         """Close the socket after what waits; nothing is sent after that."""
-        if self.closing is not None:
-            self.closing(code, reason)
         self.push(close_event(code, reason))
         self.closed = True
 
@@ -179,17 +177,16 @@ class Outbox:
         if queue is None:
             queue = self._queue = OrderedDict()
         size = len(event.get("text") or event.get("bytes") or "")
+        self._counter += 1
+        place: object = self._counter
         if key is not None and limits.policy == "conflate":
-            place: object = (group, key)
+            place = (group, key)
             old = queue.get(place)
             if old is not None:
                 self._bytes += size - old.size
-                queue[place] = _Waiting(event, group, size)
+                queue[place] = _Waiting(event, group, size, self._counter)
                 return
-        else:
-            self._counter += 1
-            place = self._counter
-        queue[place] = _Waiting(event, group, size)
+        queue[place] = _Waiting(event, group, size, self._counter)
         self._bytes += size
         while len(queue) > limits.messages or (self._bytes > limits.bytes and len(queue) > 1):
             if limits.policy == "disconnect":
@@ -198,8 +195,12 @@ class Outbox:
             self._drop()
 
     def _drop(self) -> None:
-        assert self._queue
-        _, entry = self._queue.popitem(last=False)
+        queue = self._queue
+        assert queue
+        oldest = next(iter(queue))
+        if self._limits.policy == "conflate":  # the place of a message is as old as the first one of its key
+            oldest = min(queue, key=lambda place: queue[place].number)
+        entry = queue.pop(oldest)
         self._bytes -= entry.size
         self.dropped += 1
         if self._lost is None:
@@ -209,11 +210,8 @@ class Outbox:
     def _too_slow(self) -> None:
         """Let go of what waits and close; should even that not get through, the stall timeout ends it."""
         self._queue, self._bytes = OrderedDict(), 0
-        reason = "too slow: the queue is full; connect again and resume"
-        if self.closing is not None:
-            self.closing(TRY_AGAIN_LATER, reason)
-        event = close_event(TRY_AGAIN_LATER, reason)
-        self._queue[0] = _Waiting(event, "", 0)
+        event = close_event(TRY_AGAIN_LATER, "too slow: the queue is full; connect again and resume")
+        self._queue[0] = _Waiting(event, "", 0, 0)
         self.closed = True
 
     def _failed(self, error: Exception) -> None:

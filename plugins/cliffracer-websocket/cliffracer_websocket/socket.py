@@ -42,16 +42,19 @@ class WebSocket(StarletteWebSocket):
         settings: the limits.
         processor: looks after clients that do not read.
         on_accept: called once it is accepted.
+        closes_waiting: whether the server can close it while somebody waits for a message, as granian cannot.
     """
 
     def __init__(
         self, scope: MutableMapping[str, Any], receive: Callable[[], Awaitable[Any]],
         send: Callable[[Any], Awaitable[None]], settings: WebSocketSettings, processor: RealTimeStreamProcessor,
-        on_accept: Callable[[WebSocket], Awaitable[None]] | None = None,
+        on_accept: Callable[[WebSocket], Awaitable[None]] | None = None, *, closes_waiting: bool = True,
     ) -> None:  # fmt: skip
         self.id = uuid.uuid4().hex
         """The client's id where nobody gives it another."""
-        self.outbox = Outbox(send, processor.limits, PLAIN.notice, processor.stalled)
+        self._to_server = send
+        closing = send if closes_waiting else self._send_alone
+        self.outbox = Outbox(closing, processor.limits, PLAIN.notice, processor.stalled)
         self.outbox.abort = self.abort
         self.outbox.write = writer(scope, send)
         self.joined: dict[RealTimeStreamProcessor, str] = {}
@@ -60,7 +63,6 @@ class WebSocket(StarletteWebSocket):
         self.on_accept = on_accept
         self._task = asyncio.current_task()
         self.incoming = Limited(receive, settings, self.outbox)
-        self.outbox.closing = self.incoming.stop
         self.working = False
         """A message of it is handled just now, by a handler that is called for each."""
         self.farewell: tuple[int, str] | None = None
@@ -171,6 +173,11 @@ class WebSocket(StarletteWebSocket):
             await super().send(message)
             return
         await self.outbox.drained()
+
+    async def _send_alone(self, event: MutableMapping[str, Any]) -> None:
+        if event["type"] == "websocket.close":
+            self.incoming.stop(event["code"], event["reason"])
+        await self._to_server(event)
 
     async def refuse(self, status: int, reason: str) -> None:
         """Refuse it with an HTTP status, instead of accepting it."""

@@ -7,6 +7,7 @@ import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
 
+from cliffracer_http.servers.choice import make_server
 from cliffracer_http.settings import settings_of as http_of
 
 from cliffracer_core.errors import ConfigurationError, describe
@@ -60,6 +61,7 @@ class Sockets:
             max_message_bytes=settings.max_message_bytes, ping_interval_s=settings.ping_interval_s,
             ping_timeout_s=settings.ping_timeout_s, compression=settings.compression,
         )  # fmt: skip
+        self.closes_waiting = make_server(http_of(wiring.service).server).capabilities.socket_close
         self.own: OwnPort | None = None
         """What listens, where the sockets have a port of their own."""
         if settings.port is not None:
@@ -216,10 +218,6 @@ class Sockets:
     async def settle(self) -> None:
         """Wait for messages that are handled, within bounds, and until each socket is told that it closes."""
         self.drain()
-        if not await self._until(lambda each: each.working or not each.outbox.busy, _OUT_S):
-            for each in list(self.connections):
-                if each.outbox.busy and each.incoming.asked:  # granian closes none for which somebody waits
-                    each.leave()
         if not await self._until(lambda each: not each.working, _GRACE * self._wiring.grace_s):
             for each in list(self.connections):
                 each.outbox.close(*_FAREWELL)

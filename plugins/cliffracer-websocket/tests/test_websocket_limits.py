@@ -367,6 +367,25 @@ async def test_client_is_not_cut_off_when_its_handler_is_too_busy_to_read_pongs(
         await client.aclose()
 
 
+async def test_slow_reader_is_closed_with_1013_when_the_policy_disconnects(server: str) -> None:
+    """Whatever it does next, it is told why: also where its handler waits for a message of its."""
+    async with serving(server, policy="disconnect", queue_messages=5) as service:
+        client = await Raw.connect(service.http.url, "/listen")
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport
+        sockets = _sockets(service)
+        await eventually(lambda: len(sockets.connections) == 1)
+        (socket,) = sockets.connections
+
+        async def flood() -> bool:
+            await service.websocket_broadcast("x" * 200_000)
+            return bool(socket.outbox.closed)
+
+        await eventually(flood)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # likewise
+        assert await client.close_code() == (1013, "too slow: the queue is full; connect again and resume")
+        await client.aclose()
+
+
 async def test_client_that_never_reads_is_cut_off_when_it_stalls(server: str, caplog: pytest.LogCaptureFixture) -> None:
     """Its queue stays bounded, others get everything, and after the stall timeout it is gone."""
     async with serving(server, stall_timeout_s=1.0, queue_messages=10) as service:

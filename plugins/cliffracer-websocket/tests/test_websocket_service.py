@@ -3,12 +3,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
+import subprocess
+from pathlib import Path
+from socket import socket as Socket
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 import websockets
+from cliffracer_http.settings import HttpSettings
 from cliffracer_websocket import Broadcast, RealTimeStreamProcessor, WebSocket, WebSocketDisconnect, absence, websocket
+from cliffracer_websocket.ownport import OwnPort
 from starlette.websockets import WebSocket as StarletteWebSocket
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -22,6 +28,7 @@ from cliffracer_core import (
     event,
     rpc,
 )
+from cliffracer_core.interfaces import SocketLimits
 from cliffracer_core.testing import eventually
 
 
@@ -295,8 +302,9 @@ async def test_socket_is_closed_with_1011_when_a_message_crashes_the_handler(cap
     caplog.clear()
 
 
-async def test_only_listed_headers_enter_when_a_socket_opens() -> None:
-    """A correlation id of the allowed form and traceparent get in, internal headers do not."""
+async def test_only_listed_headers_enter_when_a_socket_opens(caplog: pytest.LogCaptureFixture) -> None:
+    """A correlation id of the allowed form and traceparent get in, internal headers do not; no token is logged."""
+    caplog.set_level(logging.INFO)
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     headers = {
         "X-Correlation-ID": "from-outside.1",
@@ -310,9 +318,12 @@ async def test_only_listed_headers_enter_when_a_socket_opens() -> None:
             answer = await receive(socket)
             assert answer["id"] == "from-outside.1"
             assert answer["headers"] == ["X-Correlation-ID", "traceparent"]
-        async with connect(url(service, "/say/hall"), additional_headers={"X-Correlation-ID": "bad id;"}) as socket:
+        async with connect(
+            url(service, "/say/hall?token=s3cret"), additional_headers={"X-Correlation-ID": "bad id;"}
+        ) as socket:
             await socket.send('{"text":"hi"}')
             assert "bad id;" not in (await receive(socket))["id"]
+    assert "s3cret" not in "".join(each.message for each in caplog.records if not each.name.startswith("websockets."))
 
 
 class Reference(CliffracerService):
@@ -391,6 +402,46 @@ async def test_sockets_are_served_on_their_own_port_when_one_is_set() -> None:
         await writer.wait_closed()
     with pytest.raises(OSError, match=r"(?i)connect"):
         await connect(f"{address}/ws")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """Paths of a certificate for 127.0.0.1, which is its own authority, and of its key."""
+    chain, key = str(tmp_path / "chain.pem"), str(tmp_path / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-out", chain, "-keyout", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return chain, key
+
+
+async def test_own_port_speaks_tls_when_http_does(certificate: tuple[str, str]) -> None:
+    """Who set a certificate does not get sockets without it."""
+    chain, key = certificate
+    http = {"tls_cert": chain, "tls_key": key}
+    service: Any = Reference(ServiceConfig("reference", http=http, websocket_port=0))
+    async with service:
+        address = service.websocket_url()
+        assert address.startswith("wss://")
+        async with connect(f"{address}/ws", ssl=ssl.create_default_context(cafile=chain)) as socket:
+            assert await receive(socket) == {"hello": True}
+
+
+async def test_start_is_refused_when_two_services_have_one_path_on_a_port() -> None:
+    """Sockets that were meant for one service do not open at another."""
+    with Socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with Reference(ServiceConfig("one", http={"port": port})):
+        with pytest.raises(ConfigurationError, match="'one' and 'two' both have websockets at '/ws' on one port"):
+            await Reference(ServiceConfig("two", http={"port": port})).start()
+
+
+def test_own_port_is_refused_when_workers_cannot_share_it() -> None:
+    """Workers listen on one port; where each took a free one, nobody would know which."""
+    with pytest.raises(ConfigurationError, match="'cliffracer run --workers' need a websocket.port that is not 0"):
+        OwnPort(HttpSettings(reuse_port=True), "127.0.0.1", 0, SocketLimits())
 
 
 async def test_function_style_works_when_a_service_object_is_decorated() -> None:

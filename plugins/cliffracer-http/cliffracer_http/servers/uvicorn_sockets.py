@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -10,6 +11,9 @@ from websockets.protocol import OPEN
 from .frames import Frames, Turn
 
 __all__ = ["socket_protocol"]
+
+logger = logging.getLogger("cliffracer.http.sockets")
+logger.setLevel(logging.WARNING)  # uvicorn tells of each socket, with the query that may hold a token
 
 
 def socket_protocol() -> type[WebSocketsSansIOProtocol]:
@@ -21,6 +25,10 @@ def socket_protocol() -> type[WebSocketsSansIOProtocol]:
 
         _frames: Frames | None = None
         _heard = False
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            self.logger = self.conn.logger = logger
 
         def handle_connect(self, event: Any) -> None:
             """Begin, and offer it before the application's task has its first turn."""
