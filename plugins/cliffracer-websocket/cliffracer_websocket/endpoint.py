@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any
 from cliffracer_http.handshakes import deny
 from starlette.websockets import WebSocketDisconnect
 
-from cliffracer_core.errors import CliffracerError, ValidationError, describe, to_body
+from cliffracer_core.errors import CliffracerError, describe
 from cliffracer_core.interfaces import Entry
 
 from .admission import Refused
+from .answers import send_error, send_result
 from .calls import Arguments
-from .codes import INTERNAL_ERROR, INVALID_PAYLOAD, NORMAL, code_for
-from .publication import PLAIN, encode_data
-from .socket import WebSocket, decode_json, not_json
+from .codes import INTERNAL_ERROR, NORMAL, code_for
+from .socket import WebSocket
 
 if TYPE_CHECKING:
     from .sockets import Sockets
 
-__all__ = ["Endpoint", "Session", "per_message", "per_socket", "send_error"]
+__all__ = ["Endpoint", "Session", "per_message", "per_socket"]
 
 logger = logging.getLogger("cliffracer.websocket")
 
@@ -131,10 +131,10 @@ def per_message(sockets: Sockets, entry: Entry, path: str, arguments: Arguments)
                 values = {**arguments.from_message(body), **fixed}
                 result = await caller.call(entry, values)
             except CliffracerError as error:
-                send_error(sockets, websocket, body, error)
+                send_error(websocket.outbox, body, error, sockets.service)
                 continue
-            if result is not None:
-                await websocket.send(dict(PLAIN.message(encode_data(result))))
+            send_result(websocket.outbox, result)
+            await websocket.outbox.drained()
 
     return session
 
@@ -150,26 +150,7 @@ async def _keep(sockets: Sockets, websocket: WebSocket, path: str) -> None:
         try:
             result = await processor.incoming.handle(client_id, body, caller)
         except CliffracerError as error:
-            send_error(sockets, websocket, body, error)
+            send_error(websocket.outbox, body, error, sockets.service)
             continue
-        if result is not None:
-            await websocket.send(dict(PLAIN.message(encode_data(result))))
-
-
-def send_error(sockets: Sockets, websocket: WebSocket, body: bytes, error: CliffracerError) -> None:
-    """Tell a client what was wrong with its message; one that is no JSON at all closes the socket."""
-    broken = _broken(body) if isinstance(error, ValidationError) else None
-    if broken is not None:
-        websocket.outbox.close(INVALID_PAYLOAD, broken)
-        return
-    answer = {"type": "error", "error": to_body(error, sockets.service, None)}
-    websocket.outbox.push(PLAIN.message(encode_data(answer)))
-
-
-def _broken(body: bytes) -> str | None:
-    """Say what makes a message no JSON; None where it is."""
-    try:
-        decode_json(body)
-    except ValidationError as error:
-        return not_json(error)
-    return None
+        send_result(websocket.outbox, result)
+        await websocket.outbox.drained()

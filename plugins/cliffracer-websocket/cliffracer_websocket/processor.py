@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import msgspec
 
-from cliffracer_core.errors import ConfigurationError, NotFoundError
+from cliffracer_core.errors import CliffracerError, ConfigurationError, NotFoundError
 from cliffracer_core.interfaces import ServiceInfo, Transport
 
+from .answers import body_of, send_error, send_result
 from .codes import POLICY_VIOLATION
 from .envelopes import Post
-from .faces import Socket, accept
+from .faces import Receiver, Socket, accept
 from .history import History
 from .incoming import Incoming
 from .log import Log, MemoryLog
@@ -275,6 +276,30 @@ class RealTimeStreamProcessor:
             ConfigurationError: the handler takes something else.
         """
         self.incoming.register(type, handler)
+
+    async def listen(self, client_id: str, websocket: Receiver) -> None:
+        """Hand a client's messages to the functions registered for them until it goes, and remove it then.
+
+        For sockets that no service has: in a service, those it serves are listened to.
+
+        Args:
+            client_id: as it was given to `add_connection`.
+            websocket: likewise.
+
+        Raises:
+            NotFoundError: it is not connected here.
+            Exception: what a function raised that is no error of the framework's.
+        """
+        outbox = self._member(client_id).outbox
+        try:
+            while (message := await websocket.receive())["type"] != "websocket.disconnect":
+                body = body_of(message)
+                try:
+                    send_result(outbox, await self.incoming.handle(client_id, body))
+                except CliffracerError as error:
+                    send_error(outbox, body, error, self.name)
+        finally:
+            self.release(client_id, outbox)
 
     def position(self) -> Position:
         """Return where history stands. Raises ConfigurationError where none is kept."""

@@ -13,9 +13,9 @@ from starlette.websockets import WebSocket as StarletteWebSocket
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from cliffracer_core.errors import ValidationError
-from cliffracer_core.messages import JSON
 
 from .admission import Limited
+from .answers import body_of, decode_json, not_json
 from .codes import INVALID_PAYLOAD, NORMAL, UNSUPPORTED_DATA, close_event
 from .outbox import Outbox
 from .publication import PLAIN
@@ -24,10 +24,7 @@ from .settings import WebSocketSettings
 if TYPE_CHECKING:
     from .processor import RealTimeStreamProcessor
 
-__all__ = ["WebSocket", "WebSocketDisconnect", "decode_json", "not_json"]
-
-decode_json = JSON.decoder(Any)
-"""Raises ValidationError."""
+__all__ = ["WebSocket", "WebSocketDisconnect"]
 
 
 class WebSocket(StarletteWebSocket):
@@ -108,7 +105,7 @@ class WebSocket(StarletteWebSocket):
             WebSocketDisconnect: it is closed.
         """
         try:
-            return decode_json(_body(await self._message()))
+            return decode_json(body_of(await self._message()))
         except ValidationError as error:
             self._unfit(INVALID_PAYLOAD, not_json(error))
 
@@ -118,7 +115,7 @@ class WebSocket(StarletteWebSocket):
         Raises:
             WebSocketDisconnect: it is closed.
         """
-        return _body(await self._message())
+        return body_of(await self._message())
 
     async def take(self) -> bytes:
         """Return the next message for a handler that is called for each; what it does with it a stop waits for.
@@ -130,7 +127,7 @@ class WebSocket(StarletteWebSocket):
         if self.farewell is not None:
             self.outbox.close(*self.farewell)
             raise WebSocketDisconnect(*self.farewell)
-        body = _body(await self._message())
+        body = body_of(await self._message())
         self.working = True
         return body
 
@@ -216,13 +213,3 @@ class WebSocket(StarletteWebSocket):
         self.aborted = True
         if self._task is not None:
             self._task.cancel()
-
-
-def _body(message: MutableMapping[str, Any]) -> bytes:
-    text = message.get("text")
-    return message.get("bytes") or b"" if text is None else text.encode()
-
-
-def not_json(error: ValidationError) -> str:
-    """Word what makes a message no JSON as the reason of a close frame."""
-    return f"a message must be JSON: {error.message.removeprefix('body is not valid application/json: ')}"
