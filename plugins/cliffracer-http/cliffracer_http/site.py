@@ -15,6 +15,7 @@ from cliffracer_core.interfaces import SocketLimits, Wiring
 from .application import Dispatcher, Table
 from .docs import Docs, paths_for
 from .edge import correlation_of
+from .handshakes import deny
 from .health import HEALTH_PATHS, Health
 from .model import RouteModel
 from .problems import send_problem
@@ -157,6 +158,8 @@ class Site:
                 return
         if self._residents:
             await self._residents[0].asgi(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await deny(scope, receive, send, 404, "nothing is here")
         else:
             await self._fail(scope, receive, send, NotFoundError("nothing is here"), correlation_of(scope))
 

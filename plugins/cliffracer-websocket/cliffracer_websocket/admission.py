@@ -69,22 +69,21 @@ class Admission:
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other hosts: the browser sends their cookies. Source: RFC 6455, section 10.2."""
-        headers = dict(reversed(scope["headers"]))
-        given = headers.get(b"origin")
         allowed = self._settings.origins
-        if given is None or "*" in allowed:
+        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        if not given or "*" in allowed:
             return
-        origin = given.decode("latin-1")
-        if origin in allowed:
-            return
-        try:
-            own = (
-                bool(origin) and urlsplit(origin).netloc.lower() == headers.get(b"host", b"").decode("latin-1").lower()
-            )
-        except ValueError:
-            own = False
-        if not own:
+        host = next((value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"), "")
+        if not all(origin in allowed or _is_of(host, origin) for origin in given):
             raise Refused(403, "this origin may not connect; the service lists others in websocket.origins")
+
+
+def _is_of(host: str, origin: str) -> bool:
+    """Tell whether an origin is the host's own."""
+    try:
+        return bool(origin) and urlsplit(origin).netloc.lower() == host
+    except ValueError:
+        return False
 
 
 def _address(scope: Scope) -> str:

@@ -67,10 +67,6 @@ class RealTimeStreamProcessor:
             self.settings = settings = msgspec.convert(merged, WebSocketSettings)
         except msgspec.ValidationError as error:
             raise ConfigurationError(f"RealTimeStreamProcessor {name!r}: {error}; correct the argument") from None
-        if settings.queue_messages < 1 or settings.history_size < 0:
-            raise ConfigurationError(
-                f"RealTimeStreamProcessor {name!r}: queue_messages must be 1 or more and history_size 0 or more"
-            )
         self.name = name
         self.id = uuid.uuid4().hex
         self.rooms = Rooms()

@@ -36,7 +36,7 @@ _FAREWELL = (GOING_AWAY, "the service stops; connect again and resume where you 
 _GRACE = 0.3
 """Of the grace time, what a stop waits for messages that are handled; the HTTP server needs its own share."""
 _OUT_S = 0.1
-"""What a close frame takes to get out to a client that reads."""
+"""What handlers take to end once they are cancelled."""
 
 
 class Sockets:
@@ -216,12 +216,12 @@ class Sockets:
             asyncio.get_running_loop().call_later(_LEAVE_S, self._leave)
 
     async def settle(self) -> None:
-        """Wait for messages that are handled, within bounds, and until each socket is told that it closes."""
+        """Wait, within bounds, for messages that are handled, and for handlers to hear that their socket is closed."""
         self.drain()
         if not await self._until(lambda each: not each.working, _GRACE * self._wiring.grace_s):
             for each in list(self.connections):
                 each.outbox.close(*_FAREWELL)
-        await self._until(lambda each: not each.outbox.busy, _OUT_S)
+        await self._until(lambda each: False, _LEAVE_S + _OUT_S)  # none is left, or those are that heed nothing
 
     async def _until(self, condition: Callable[[WebSocket], bool], timeout_s: float) -> bool:
         loop = asyncio.get_running_loop()

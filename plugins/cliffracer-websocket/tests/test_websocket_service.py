@@ -558,8 +558,11 @@ def test_decorator_is_refused_when_its_path_is_none() -> None:
         websocket("rooms")
 
 
-async def test_start_is_refused_when_the_transport_is_not_configured() -> None:
-    """`websocket.transport` names one of the service's transports."""
+async def test_start_is_refused_when_a_setting_makes_no_sense() -> None:
+    """`websocket.transport` names one of the service's transports; times and limits are more than nothing."""
+    for name in ("port", "burst", "messages_per_s", "max_connections", "ping_interval_s", "beat_s", "stall_timeout_s"):
+        with pytest.raises(ConfigurationError, match=f"websocket.*{name}"):
+            await Reference(config("reference", websocket={name: -1})).start()
     with pytest.raises(ConfigurationError, match="'websocket.transport' is 'other'"):
         await Reference(config("reference", websocket={"transport": "other"})).start()
 

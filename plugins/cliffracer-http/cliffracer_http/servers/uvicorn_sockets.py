@@ -37,6 +37,13 @@ def socket_protocol() -> type[WebSocketsSansIOProtocol]:
                 self._frames = Frames(turn, self.transport, self._is_open, self.writable.is_set)
                 self._frames.offer(self.scope, self.send)
 
+        def data_received(self, data: bytes) -> None:
+            """Take what the network sends; a head that cannot be read is answered, and the connection closed."""
+            super().data_received(data)
+            if not self.handshake_initiated and self.conn.handshake_exc is not None:
+                self.transport.write(b"".join(self.conn.data_to_send()))
+                self.transport.close()
+
         def _is_open(self) -> bool:
             return self.conn.state is OPEN and not self.disconnected
 
