@@ -5,6 +5,8 @@ import base64
 import contextlib
 import os
 import struct
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
@@ -345,6 +347,25 @@ async def test_nothing_is_compressed_when_nobody_asked_the_service_to(server: st
             client = await Raw.connect(service.http.url, "/listen", **offer)
             assert (b"permessage-deflate" in client.head) is (compression and can(server).socket_compression)
             await client.aclose()
+
+
+async def test_message_is_refused_when_it_would_inflate_past_the_limit(server: str) -> None:
+    """What was 30 MB before it was compressed is not made 30 MB again to see that it is too long."""
+    if not can(server).socket_compression:
+        pytest.skip(f"{server} compresses nothing, and says so")
+    squeeze = zlib.compressobj(wbits=-15)
+    packed = b"".join(squeeze.compress(b"x" * 1_000_000) for _ in range(30)) + squeeze.flush(zlib.Z_SYNC_FLUSH)
+    async with serving(server, compression=True) as service:
+        offer = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+        client = await Raw.connect(service.http.url, "/listen", **offer)
+        tracemalloc.start()
+        try:
+            client.send(TEXT, packed[:-4], bits=0x40)
+            assert (await client.close_code())[0] == 1009
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+        await client.aclose()
 
 
 async def test_silent_client_is_cut_off_when_it_answers_no_ping(server: str) -> None:
