@@ -129,6 +129,22 @@ class Limited:
         elif self._waiter is not None:
             self._waiter.cancel()
 
+    @property
+    def _too_often(self) -> str:
+        return f"more than {self._settings.messages_per_s:g} messages a second"
+
+    def afford(self, count: int) -> bool:
+        """Count messages against what one client may send; False where the socket is closed for it."""
+        now = time.monotonic()
+        settings = self._settings
+        earned = (now - self._last) * settings.messages_per_s
+        self._allowance = min(settings.burst, self._allowance + earned) - count
+        self._last = now
+        if self._allowance < 0:
+            self._outbox.close(POLICY_VIOLATION, self._too_often)
+            return False
+        return True
+
     def __call__(self) -> Awaitable[Any]:
         """Return the next event once it is there."""
         return self._next()
@@ -152,14 +168,10 @@ class Limited:
         size = len(message.get("bytes") or b"") if text is None else len(text)
         if text is not None and settings.max_message_bytes >= size > settings.max_message_bytes // 4:
             size = len(text.encode())
-        now = time.monotonic()
-        rate = settings.messages_per_s
-        self._allowance = min(settings.burst, self._allowance + (now - self._last) * rate) - 1
-        self._last = now
         if size > settings.max_message_bytes:
             return _over(self._outbox, TOO_BIG, f"a message may have {settings.max_message_bytes} bytes")
-        if self._allowance < 0:
-            return _over(self._outbox, POLICY_VIOLATION, f"more than {rate:g} messages a second")
+        if not self.afford(1):
+            return _disconnect(POLICY_VIOLATION, self._too_often)
         return message
 
 

@@ -33,9 +33,12 @@ class WebSocketSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     max_message_bytes: Count = 64 * 1024
     """A longer message from a client closes its socket with 1009."""
     messages_per_s: Positive = 100.0
-    """What one client may send, on average; past it its socket is closed with 1008."""
+    """What one client may send, on average; past it its socket is closed with 1008. Of the Centrifuge protocol
+    each command counts, however many come in one message."""
     burst: Count = 200
     """What one client may send at once."""
+    max_channels: Count = 128
+    """What a client of the Centrifuge protocol may be subscribed to; past it the answer is the protocol's 106."""
     policy: Policy = "drop_oldest"
     """What happens to a client that reads too slowly."""
     queue_messages: Count = 256
