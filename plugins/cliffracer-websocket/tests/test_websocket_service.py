@@ -237,7 +237,7 @@ async def test_client_is_told_and_stays_when_its_message_does_not_fit() -> None:
         ('{"text":', "Input data was truncated"),
         ("", "Input data was truncated"),
         ('{"text":NaN}', "JSON is malformed"),
-        ('{"text":' + "[" * 5000 + "]" * 5000 + "}", "body nests too deeply"),
+        ('{"text":' + "[" * 30_000 + "]" * 30_000 + "}", "body nests too deeply"),
         (b"\xff\xfe", "JSON is malformed"),
     ],
     ids=["nonsense", "cut", "empty", "nan", "deep", "bytes"],
