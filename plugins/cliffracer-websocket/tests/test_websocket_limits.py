@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import pytest
 from cliffracer_http.servers.choice import make_server
 from cliffracer_http.servers.interface import ServerCapabilities
-from cliffracer_websocket import WebSocket, websocket
+from cliffracer_websocket import WebSocket, stalls, websocket
 from starlette.websockets import WebSocketDisconnect
 
 from cliffracer_core import CliffracerService, ServiceConfig
@@ -418,9 +418,12 @@ async def test_slow_reader_is_closed_with_1013_when_the_policy_disconnects(serve
         await client.aclose()
 
 
-async def test_client_that_never_reads_is_cut_off_when_it_stalls(server: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_client_that_never_reads_is_cut_off_when_it_stalls(
+    server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its queue stays bounded, others get everything, and after the stall timeout it is gone."""
-    async with serving(server, stall_timeout_s=1.0, queue_messages=10) as service:
+    monkeypatch.setattr(stalls, "_EVERY_S", 0.05)
+    async with serving(server, stall_timeout_s=0.5, queue_messages=10) as service:
         stuck = await Raw.connect(service.http.url, "/listen")
         stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport
         reading = await Raw.connect(service.http.url, "/listen")
