@@ -67,6 +67,7 @@ class Sockets:
         if settings.port is not None:
             self.own = OwnPort(http_of(wiring.service), settings.host, settings.port, self.server_limits)
         self.entries: dict[str, Entry] = {}
+        self._settling = False
         self.connections: set[WebSocket] = set()
         self._wiring = wiring
         self._arguments: dict[str, Arguments] = {}
@@ -216,7 +217,13 @@ class Sockets:
             asyncio.get_running_loop().call_later(_LEAVE_S, self._leave)
 
     async def settle(self) -> None:
-        """Wait, within bounds, for messages that are handled, and for handlers to hear that their socket is closed."""
+        """Wait, within bounds, for messages that are handled, and for handlers to hear that their socket is closed.
+
+        Each of the service's handlers asks for it; once is enough.
+        """
+        if self._settling:
+            return
+        self._settling = True
         self.drain()
         if not await self._until(lambda each: not each.working, _GRACE * self._wiring.grace_s):
             for each in list(self.connections):

@@ -138,6 +138,13 @@ class Live(CliffracerService):
         await self.release.wait()
         return "done"
 
+    @websocket("/busy")
+    async def busy(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        self.seen.append("began")
+        await self.release.wait()
+        self.seen.append("ended")
+
     @websocket("/crash")
     async def crash(self, websocket: WebSocket) -> None:
         await websocket.accept()
@@ -584,12 +591,12 @@ async def test_sockets_are_closed_with_1001_when_the_service_stops() -> None:
     """Open sockets hear where to go on, one whose message is handled after its answer, and a stop is bounded."""
     service = Live(config())
     await service.start()
-    sockets = [await connect(url(service, path)) for path in ("/rooms/1", "/say/x", "/say/y", "/hold")]
-    for socket in sockets[1:3]:
-        await socket.send('{"text":"hi"}')
-        await receive(socket)
+    sockets = [await connect(url(service, path)) for path in ("/rooms/1", "/say/x", "/busy", "/hold")]
+    await sockets[1].send('{"text":"hi"}')
+    await receive(sockets[1])
     await sockets[3].send("{}")
     await service.begun.wait()
+    await eventually(lambda: service.seen == ["began"])
     async with asyncio.timeout(5):
         stopping = asyncio.create_task(service.stop())
         async with asyncio.timeout(0.9):
@@ -601,6 +608,7 @@ async def test_sockets_are_closed_with_1001_when_the_service_stops() -> None:
         await stopping
     assert {code for code, _ in ends} == {1001}
     assert all("resume" in reason for _, reason in ends)
+    assert service.seen == ["began", "ended"], "a handler that has its socket may finish what it does"
 
 
 async def test_message_is_cut_when_the_service_stops_and_it_takes_too_long(caplog: pytest.LogCaptureFixture) -> None:
