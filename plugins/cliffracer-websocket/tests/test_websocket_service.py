@@ -74,7 +74,7 @@ class Live(CliffracerService):
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config)
         self.seen = []
-        self.begun, self.release = asyncio.Event(), asyncio.Event()
+        self.begun, self.release, self.rest = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @websocket("/rooms/{id}")
     async def room(self, websocket: WebSocket, id: int, context: MessageContext) -> None:
@@ -142,7 +142,7 @@ class Live(CliffracerService):
     async def busy(self, websocket: WebSocket) -> None:
         await websocket.accept()
         self.seen.append("began")
-        await self.release.wait()
+        await self.rest.wait()
         self.seen.append("ended")
 
     @websocket("/crash")
@@ -605,6 +605,8 @@ async def test_sockets_are_closed_with_1001_when_the_service_stops() -> None:
         service.release.set()
         assert await sockets[3].recv() == '"done"'
         ends.append(await closed(sockets[3]))
+        assert not (await asyncio.wait([stopping], timeout=0.1))[0]
+        service.rest.set()
         await stopping
     assert {code for code, _ in ends} == {1001}
     assert all("resume" in reason for _, reason in ends)
