@@ -15,7 +15,7 @@ from .limits import BodyLimits
 from .model import RouteModel, models_of
 from .settings import HttpSettings, settings_of
 from .shortcuts import compressing, cross_origin
-from .site import Resident, Site, site_for
+from .site import SOCKET, Resident, Site, site_for
 from .static import static_routes
 from .watch import Watch
 
@@ -60,6 +60,7 @@ class Server:
         self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))
         limits = (route.options.get("sockets") for route, _ in routes)
         self._resident.sockets = next((each for each in limits if isinstance(each, SocketLimits)), SocketLimits())
+        self._resident.socket_paths = [route.path for route, _ in routes if SOCKET in route.methods]
         site = site_for(settings)
         await site.enter(self._resident)
         self._site = site
