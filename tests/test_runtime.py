@@ -317,7 +317,9 @@ async def test_stop_is_bounded_when_a_handler_hangs(
     transport_url: str, caller: Caller, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """At the end of the grace time what runs and what waits is cut, and every caller is told to call again."""
-    service = CliffracerService(ServiceConfig(name, transport=transport_url, shutdown_grace_s=0.5))
+    service = CliffracerService(
+        ServiceConfig(name, transport=transport_url, shutdown_grace_s=1.5)
+    )  # a fifth of it is left to tell them
 
     @service.rpc(concurrency=1)
     async def hang() -> None:

@@ -432,7 +432,7 @@ async def test_consumer_gets_an_error_when_the_service_stops(
     transport_url: str, caller: Caller, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stream still under way at the end of the grace time ends with Overloaded, and its generator is closed."""
-    source = Source(name, transport_url, shutdown_grace_s=0.5)
+    source = Source(name, transport_url, shutdown_grace_s=1.5)  # a fifth of it is left to tell the consumer
     await source.start()
     items = caller.stream(name, "count", window=2)
     await anext(items)
