@@ -19,7 +19,6 @@ from cliffracer_db import Database, DatabaseModel, Repository, transactional
 from cliffracer_core import CliffracerService, event, rpc
 from cliffracer_core.errors import CliffracerError
 
-
 MOST_ANSWERS = 15
 
 
