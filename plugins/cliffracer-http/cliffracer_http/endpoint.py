@@ -15,7 +15,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cliffracer_core import MessageContext
-from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.errors import ConfigurationError, EncodingError
 from cliffracer_core.interfaces import Entry
 from cliffracer_core.messages import JSON
 
@@ -26,9 +26,10 @@ from .errors import ClientGone, NotAcceptable
 from .etags import not_modified, quote
 from .forms import compile_form
 from .limits import BodyLimits, Exchange
-from .model import RouteModel
+from .model import SAFE, RouteModel
 from .negotiation import choose
-from .responses import Reply
+from .pieces import members_of
+from .responses import Reply, is_response
 from .shortcuts import Shortcut
 from .streaming import ResponseBroken, pour
 from .watch import Inbox, Watch
@@ -80,6 +81,7 @@ def compile_endpoint(
     none = not model.parameters
     wants_request = Request in model.injected.values()
     render = compile_reply(model, head=head)
+    picky = model.method not in SAFE and _is_negotiated(model)
     current_task, loop = asyncio.current_task, watch.loop
 
     async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
@@ -92,6 +94,8 @@ def compile_endpoint(
         watched = True
         try:
             state: dict[str, object] = {SCOPE: scope}
+            if picky and accept not in _LIKE_JSON and choose(accept) is None:
+                raise _not_acceptable(model)  # before anything is changed
             arguments = {} if none else values if bind is None else bind(scope, values)
             if takes_body and len(length) >= digits and int(length) > limit:
                 raise too_large(limit)  # before the client has sent it in vain
@@ -167,6 +171,7 @@ def compile_endpoint(
 
 Rendered = tuple[dict[str, Any], dict[str, Any]]
 Render = Callable[[Any, Any, str, bytes], Rendered]
+_LIKE_JSON = (b"", b"*/*", b"application/json")
 _JSON_TYPE = (b"content-type", b"application/json")
 _LENGTHS = tuple((b"content-length", b"%d" % size) for size in range(2048))
 
@@ -178,11 +183,10 @@ def compile_reply(model: RouteModel, *, head: bool) -> Render:
     json_type = media_type or _JSON_TYPE
     bodiless = model.without_body
     encode_json, quickly = JSON.encode, JSON.encode_quickly
-    like_json = (b"", b"*/*", b"application/json")
     usual = not (bodiless or head) and media_type is None
 
     def render(result: Any, scope: Any, correlation_id: str, accept: bytes) -> Rendered:
-        if not usual or accept not in like_json or isinstance(result, Reply):
+        if not usual or accept not in _LIKE_JSON or isinstance(result, Reply):
             return render_any(result, scope, correlation_id, accept)
         try:
             body = quickly(result)
@@ -214,12 +218,12 @@ def compile_reply(model: RouteModel, *, head: bool) -> Render:
             return _messages(code, [correlation, *extra], b"")
         if media_type is not None and isinstance(result, str | bytes):
             body, kind = (result.encode() if isinstance(result, str) else result), media_type
-        elif accept in like_json:
+        elif accept in _LIKE_JSON:
             body, kind = encode_json(result), json_type
         else:
             codec = choose(accept)
             if codec is None:
-                raise NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
+                raise _not_acceptable(model)
             body, kind = codec.encode(result), (b"content-type", codec.content_type.encode("ascii"))
         size = len(body)
         length = _LENGTHS[size] if size < 2048 else (b"content-length", b"%d" % size)
@@ -227,6 +231,16 @@ def compile_reply(model: RouteModel, *, head: bool) -> Render:
         return _messages(code, headers, b"" if head else body)
 
     return render
+
+
+def _is_negotiated(model: RouteModel) -> bool:
+    """Tell whether a route's success is a value, and so JSON or MessagePack, whatever the handler does."""
+    fixed = model.streams or model.without_body or model.media_type is not None
+    return not fixed and not any(each is Any or is_response(each) for each in members_of(model.returns))
+
+
+def _not_acceptable(model: RouteModel) -> NotAcceptable:
+    return NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
 
 
 def _messages(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Rendered:
@@ -254,6 +268,8 @@ async def respond(response: Response, scope: Any, receive: Any, send: Any, corre
     async def watched(message: Any) -> None:
         nonlocal started
         if not started:
+            if any(b"\n" in value or b"\r" in value for _, value in message.get("headers", ())):
+                raise EncodingError("a header of the response has a line break; leave it out")
             started = True
             headers = [*message.get("headers", ()), (CORRELATION_HEADER, correlation_id.encode("ascii"))]
             message = {**message, "headers": headers}  # the response may be sent again, to another request

@@ -12,10 +12,14 @@ from typing import Any
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipResponder, IdentityResponder
 
+from .edge import correlated
+from .negotiation import quality
+
 __all__ = ["Shortcut", "compressing", "cross_origin"]
 
 _ORIGIN = b"origin"
 _ACCEPT_ENCODING = b"accept-encoding"
+_ENCODING = b"content-encoding"
 _VARY = (b"vary", b"Origin")
 _START, _BODY = "http.response.start", "http.response.body"
 
@@ -57,13 +61,14 @@ def cross_origin(app: Any, **options: Any) -> Any:
         options: of `CORSMiddleware`.
     """
     whole = CORSMiddleware(app, **options)
+    asked = correlated(whole)  # a preflight request is answered there and goes no further
 
     def call(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return app(scope, receive, send)
         for name, _ in scope["headers"]:
             if name == _ORIGIN:
-                return whole(scope, receive, send)
+                return (asked if scope["method"] == "OPTIONS" else whole)(scope, receive, send)
         return app(scope, receive, _Varying(send))
 
     return call
@@ -84,9 +89,29 @@ def compressing(app: Any, minimum_size: int) -> Any:
     def call(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return app(scope, receive, send)
+        if scope["method"] == "HEAD":
+            return app(scope, receive, _unmeasured(scope, send))
         return app(scope, receive, Compressed(scope, send))
 
     return call
+
+
+def _takes_gzip(scope: Any) -> bool:
+    taken = b",".join(value for name, value in scope["headers"] if name == _ACCEPT_ENCODING)
+    return taken != b"" and quality(taken, "gzip") > 0
+
+
+def _unmeasured(scope: Any, send: Any) -> Any:
+    """Leave out the length of what GET might compress: nobody has made that, so as to know (RFC 9110, section 8.6)."""
+    if not _takes_gzip(scope):
+        return send
+
+    def without_length(message: Any) -> Awaitable[None]:
+        if message["type"] == _START:
+            message = {**message, "headers": [each for each in message["headers"] if each[0] != b"content-length"]}
+        return send(message)  # type: ignore[no-any-return]  # ASGI's
+
+    return without_length
 
 
 class _Compressed(Shortcut):
@@ -120,18 +145,29 @@ class _Compressed(Shortcut):
             await self.inner(start)
             await self.inner(message)
             return
-        through = self._through = self._responder().send_with_compression
+        if start is not None and start["status"] == 206:  # a range is one of the bytes as they are
+            through = self._through = self.inner
+        else:
+            through = self._through = self._responder().send_with_compression
         if start is not None:
             # copies: a response may be sent again, to another request, and Starlette writes into both
             await through({**start, "headers": list(start.get("headers", ()))})
         await through({**message})
 
     def _responder(self) -> IdentityResponder:
-        taken = b", ".join(value for name, value in self._scope["headers"] if name == _ACCEPT_ENCODING)
-        made = GZipResponder if b"gzip" in taken else IdentityResponder
+        made = GZipResponder if _takes_gzip(self._scope) else IdentityResponder
         responder = made(_unused, int(self.below))
-        responder.send = self.inner
+        given = () if self._start is None else self._start.get("headers", ())
+        encoded = any(name.lower() == _ENCODING for name, _ in given)
+        responder.send = self.inner if encoded else self._weakened
         return responder
+
+    async def _weakened(self, message: Any) -> None:
+        """Send; a strong `ETag` of what has become gzip names other bytes than that of the response as it was."""
+        if message["type"] == _START and any(name == _ENCODING for name, _ in message["headers"]):
+            headers = [(n, b"W/" + v if n == b"etag" and v[:1] == b'"' else v) for n, v in message["headers"]]
+            message = {**message, "headers": headers}
+        await self.inner(message)
 
 
 async def _unused(scope: Any, receive: Any, send: Any) -> None:

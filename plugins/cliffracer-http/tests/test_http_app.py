@@ -144,7 +144,11 @@ async def test_unknown_paths_and_methods_are_problems_when_asked_for(serve: Any)
     missing = await client.get("/nowhere")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     wrong = await client.post("/items/1")
-    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "GET, HEAD")
+    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (
+        405,
+        "method_not_allowed",
+        "GET, HEAD, OPTIONS",
+    )
     head = await client.head("/nowhere")
     assert (head.status_code, head.content) == (404, b"")
     assert (await client.request("PROPFIND", "/items/1")).status_code == 405

@@ -250,6 +250,7 @@ async def test_request_has_its_body_when_a_parameter_took_it_too(client: httpx.A
         ("/many?tag=a&number=1&number=x", [("query", "number")]),
         ("/filter?minPrice=x&page=y", [("query", "minPrice"), ("query", "page")]),
         ("/filter?colours=red&colours=green", [("query", "colours/1")]),
+        ("/filter?minPrice=x&colours=green&page=1", [("query", "minPrice"), ("query", "colours/0")]),
     ],
 )
 async def test_every_wrong_parameter_is_listed_when_a_request_is_refused(

@@ -89,7 +89,7 @@ class Connection:
                 if late > LINGER_BYTES:
                     self.abort()
                 continue
-            if len(data) > self._settings.max_header_bytes and self._is_long_head(protocol, data):
+            if (self._in_head or len(data) > self._settings.max_header_bytes) and self._is_long_head(protocol, data):
                 self._done = True
                 self._writer.write(_TOO_LONG)
                 self._end()
@@ -101,11 +101,13 @@ class Connection:
         await protocol.handle(Closed())
 
     def _is_long_head(self, protocol: ProtocolWrapper, data: bytes) -> bool:
-        """Tell whether a head that comes in one piece is too long: h11 limits only those that are not complete."""
-        inner = protocol.protocol
+        """Tell whether a head is too long with what has come now: h11 limits only those that are not complete."""
+        inner, limit = protocol.protocol, self._settings.max_header_bytes
         if not self._idle or not isinstance(inner, H11Protocol) or data.startswith(b"PRI * HTTP/2.0"):
             return False
-        return data.find(b"\r\n\r\n", 0, self._settings.max_header_bytes) < 0
+        if self._in_head:
+            data = inner.connection.trailing_data[0] + data
+        return len(data) > limit and data.find(b"\r\n\r\n", 0, limit) < 0
 
     @staticmethod
     def _has_part_of_head(protocol: ProtocolWrapper) -> bool:
