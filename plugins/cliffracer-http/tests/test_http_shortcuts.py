@@ -77,6 +77,25 @@ async def test_a_response_that_is_sent_again_gathers_no_headers() -> None:
     assert not [name for name, _ in response.raw_headers if name in (b"vary", b"content-encoding")]
 
 
+async def test_compressing_heeds_what_starlette_does_not() -> None:
+    """A refused gzip; a tag, which must tell the bytes apart; a range; the length of what HEAD is not sent."""
+    gzip_ = [(b"accept-encoding", b"gzip")]
+
+    async def headers_of(*given: Any, accepted: Headers = gzip_, method: str = "GET") -> dict[bytes, bytes]:
+        start = (await answer(compressing(Response("x" * 1000, *given), 100), accepted, method))[0]
+        return dict(start["headers"])
+
+    assert b"content-encoding" not in await headers_of(accepted=[(b"accept-encoding", b"gzip;q=0, br")])
+    tagged = await headers_of(200, {"ETag": '"a"'})
+    assert (tagged[b"content-encoding"], tagged[b"etag"]) == (b"gzip", b'W/"a"')
+    assert (await headers_of(200, {"ETag": 'W/"a"'}))[b"etag"] == b'W/"a"'
+    assert (await headers_of(200, {"ETag": '"a"'}, accepted=[]))[b"etag"] == b'"a"'
+    assert (await headers_of(200, {"ETag": '"a"', "Content-Encoding": "br"}))[b"etag"] == b'"a"'
+    assert b"content-encoding" not in await headers_of(206, {"Content-Range": "bytes 0-999/5000"})
+    assert b"content-length" not in await headers_of(method="HEAD")
+    assert (await headers_of(method="HEAD", accepted=[]))[b"content-length"] == b"1000"
+
+
 @pytest.mark.parametrize("accepted", [[], [(b"accept-encoding", b"br, gzip;q=0.5")], [(b"accept-encoding", b"br")]])
 @pytest.mark.parametrize(
     "make",
