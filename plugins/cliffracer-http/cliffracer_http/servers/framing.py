@@ -12,6 +12,9 @@ from .interface import LINGER_BYTES, LINGER_S, Asgi
 
 __all__ = ["framed"]
 
+_QUIET_S = 0.3
+"""How long who is still sending may pause."""
+
 
 def framed(app: Asgi, *, drain: bool = False) -> Asgi:
     """Wrap an application; requests without a body pass as they are.
@@ -23,8 +26,8 @@ def framed(app: Asgi, *, drain: bool = False) -> Asgi:
 
     Args:
         app: an ASGI 3 application.
-        drain: before a response ends, read what is left of the request's body, up to `LINGER_BYTES` and for `LINGER_S`;
-            for a server that resets connections on which something was left, and with them the response.
+        drain: before a response ends, read what is left of the request's body, up to `LINGER_BYTES`, for `LINGER_S`,
+            and while it comes; for a server that resets a connection on which something was left, and its response.
     """
 
     def call(scope: Any, receive: Any, send: Any) -> Any:
@@ -57,21 +60,26 @@ async def _serve(app: Asgi, scope: Any, receive: Any, send: Any, drain: bool) ->
     if chunked and b"content-length" in names:
         await refuse(scope, send, BadFraming("a request has a length or is chunked, not both; send one of them"))
         return
-    answered = broken = ended = False
+    answered = broken = False
+    left = not any(name == b"expect" for name in names)  # who asks first sends nothing until the body is read
     reading = asyncio.Lock()
 
     async def receiving() -> Any:
-        nonlocal broken, ended
-        async with reading:
-            message = await receive()
+        nonlocal broken, left
+        try:
+            async with reading:
+                message = await receive()
+        except asyncio.CancelledError:
+            left = False  # it did not come in time
+            raise
         broken = broken or message["type"] == "http.disconnect"
-        ended = broken or not message.get("more_body", False)
+        left = not broken and message.get("more_body", False)
         return message
 
     async def sending(message: Any) -> None:
         nonlocal answered
         answered = True
-        if drain and not ended and message["type"] == "http.response.body" and not message.get("more_body", False):
+        if drain and left and message["type"] == "http.response.body" and not message.get("more_body", False):
             await _drain(receiving)
         await send(message)
 
@@ -81,12 +89,13 @@ async def _serve(app: Asgi, scope: Any, receive: Any, send: Any, drain: bool) ->
 
 
 async def _drain(receive: Any) -> None:
-    left, more = LINGER_BYTES, True
+    time = asyncio.get_running_loop().time
+    end, size, more = time() + LINGER_S, 0, True
     try:
-        async with asyncio.timeout(LINGER_S):
-            while more and left > 0:
+        while more and size < LINGER_BYTES:
+            async with asyncio.timeout_at(min(end, time() + _QUIET_S)):
                 message = await receive()
-                more = message.get("more_body", False)
-                left -= len(message.get("body", b""))
+            more = message.get("more_body", False)
+            size += len(message.get("body", b""))
     except TimeoutError:
-        pass  # it is cut off now
+        pass  # the client sends no more, or too slowly
