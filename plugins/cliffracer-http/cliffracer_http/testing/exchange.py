@@ -183,13 +183,16 @@ class ExchangeContract(ServerSuite):
             await self.serve(tls_cert=str(broken))
 
     async def test_speaks_http2(self, tmp_path: Path) -> None:
-        """Many requests run at once on one HTTP/2 connection."""
+        """Many requests run at once on one HTTP/2 connection; one that is answered before it has come disturbs none."""
         self.needs("http2", "tls")
         chain, key, authority = self.certificate(tmp_path)
         _, url = await self.serve(host="localhost", tls_cert=chain, tls_key=key)
         context = ssl.create_default_context(cafile=authority)
         async with httpx.AsyncClient(base_url=url, http1=False, http2=True, verify=context, timeout=10) as client:
             assert (await client.get("/two")).http_version == "HTTP/2"
+            for size in (10, 500_000, 3_000_000):
+                assert (await client.post("/unread", content=bytes(size))).text == "/unread"
+            assert (await client.post("/unread", files={"file": bytes(10)})).text == "/unread"
             waiting = [asyncio.create_task(client.get("/wait")) for _ in range(20)]
             await eventually(lambda: self.probe.began["/wait"] == 20)
             self.probe.go.set()
