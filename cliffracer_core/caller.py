@@ -135,12 +135,18 @@ class Caller:
         transport: str,
     ) -> Coroutine[Any, Any, Any]:
         sender = self._sender
-        sent, deadline, left_s = sender.prepare(subject, timeout, headers, idempotency_key)
+        plain = timeout is None and not headers and idempotency_key is None
+        if plain and running_call() is None and chosen_correlation_id() is None:
+            sent: dict[str, str] = sender.usual
+            left_s = self._timeout_s
+            deadline = time.monotonic() + left_s
+        else:
+            sent, deadline, left_s = sender.prepare(subject, timeout, headers, idempotency_key)
         if not self.call_layers:
             to = self._transports.get(transport) or sender.transport(transport)
             return sender.exchange(to, subject, payload, sent, returns, deadline, left_s)
         outgoing = Outgoing(
-            kind="call", service=self._service, subject=subject, payload=payload, headers=sent,
+            kind="call", service=self._service, subject=subject, payload=payload, headers=dict(sent),
             deadline=deadline, returns=returns, transport=transport,
         )  # fmt: skip
         return self._through_layers(outgoing)

@@ -9,7 +9,7 @@ import functools
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
@@ -22,6 +22,7 @@ __all__ = [
     "Codec",
     "Delivery",
     "Message",
+    "SharedHeaders",
     "StoredMessage",
     "codec_for",
     "validate_headers",
@@ -49,6 +50,18 @@ CREDENTIAL_HEADERS = frozenset({"authorization", "proxy-authorization", "cookie"
 _HEADER_NAME = r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"  # a token of RFC 9110, section 5.6.2
 _SHORT = 8
 _HEADER_VALUE_FORBIDDEN = r"[\x00-\x08\x0a-\x1f\x7f]"
+
+
+class SharedHeaders(dict[str, str]):
+    """Headers that many messages have in common, and that can therefore not change; for all else a dict."""
+
+    def _refuse(self, *args: object, **kwargs: object) -> NoReturn:
+        raise TypeError("these headers are those of other messages too; make a copy with dict()")
+
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _refuse
+
+    def __reduce__(self) -> tuple[type[dict[str, str]], tuple[dict[str, str]]]:
+        return dict, (dict(self),)  # a copy is a dict like any other
 
 
 class Message(msgspec.Struct, eq=False):

@@ -141,7 +141,12 @@ class RequestEndpoint(Endpoint[Message]):
                 if CONTENT_TYPE in context.headers:
                     codec = codec_for(message.headers)
                     headers = None if codec is JSON else {CONTENT_TYPE: codec.content_type}
-                body = codec.encode(result)
+                try:
+                    body = codec.encode_quickly(result)
+                except Exception:
+                    body = b"null"  # which the codec looks at, to say in words of ours what is wrong
+                if body.find(b"null") >= 0:
+                    body = codec.encode(result)
                 answered = True
                 await self._publish(Message(reply_to, body, headers))
         except asyncio.CancelledError:

@@ -23,6 +23,7 @@ from .messages import (
     TRACEPARENT,
     Codec,
     Message,
+    SharedHeaders,
     codec_for,
 )
 from .replies import is_error, remote_error
@@ -55,6 +56,8 @@ class Sender:
         self._headers = {} if codec is JSON else {CONTENT_TYPE: content_type}
         self.plain: Mapping[str, str] | None = self._headers or None
         """The headers of an event outside any call."""
+        self.usual = SharedHeaders({**self._headers, TIMEOUT_MS: self._timeout_ms})
+        """The headers of a call outside any other."""
         self.decoder = functools.lru_cache(1024)(Codec.decoder)
         """Gives the decoder of a codec and type."""
         self._json_decoder = functools.lru_cache(1024)(_json_decoder)
@@ -105,10 +108,7 @@ class Sender:
             if left_s <= 0:
                 raise DeadlineExceeded(f"no time is left to call {subject!r}")
             told = _milliseconds(left_s)
-        if given or running is not None or chosen_correlation_id() is not None:
-            sent = self.headers(given)
-        else:
-            sent = self._headers.copy()
+        sent = self.headers(given)
         sent[TIMEOUT_MS] = told
         if idempotency_key is not None:
             sent[IDEMPOTENCY_KEY] = idempotency_key
@@ -135,7 +135,13 @@ class Sender:
             deadline: point on `time.monotonic()`.
             left_s: seconds until then.
         """
-        message = Message(subject, self.encode(payload), headers)
+        try:
+            body = self.encode_quickly(payload)
+        except Exception:
+            body = b"null"  # which the codec looks at, to say in words of ours what is wrong
+        if body.find(b"null") >= 0:
+            body = self.encode(payload)
+        message = Message(subject, body, headers)
         try:
             reply = await transport.request(message, left_s)
         except asyncio.CancelledError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -112,6 +113,29 @@ async def test_request_carries_only_what_it_needs_when_sent(
     for each in (call, keyed):
         each.cancel()
     await asyncio.gather(call, keyed, return_exceptions=True)
+
+
+async def test_calls_stay_apart_when_a_callee_changes_what_it_was_sent(
+    transport_url: str, raw: Transport, caller: Caller, name: str
+) -> None:
+    """Calls with nothing to say but their time, the usual one, carry the same headers, whatever became of the last."""
+    seen: list[dict[str, str]] = []
+
+    def spoil(request: Message) -> None:
+        headers: Any = request.headers
+        seen.append(dict(headers))
+        with contextlib.suppress(TypeError):
+            headers["X-Spoilt"] = "yes"
+        answering.append(asyncio.ensure_future(raw.publish(Message(str(request.reply_to), b"1"))))
+
+    answering: list[asyncio.Future[None]] = []
+    await raw.subscribe(f"rpc.{name}.find", spoil)
+    for _ in range(3):
+        assert await caller.call(name, "find") == 1
+    await asyncio.gather(*answering)
+    assert seen == [seen[0]] * 3
+    assert set(seen[0]) == {"Timeout-Ms"}
+    assert int(seen[0]["Timeout-Ms"]) > 0
 
 
 async def test_event_has_no_header_when_nothing_is_to_be_said(

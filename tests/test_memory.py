@@ -13,13 +13,14 @@ from cliffracer_core.errors import (
     ConfigurationError,
     ConnectionError,
     DeadlineExceeded,
+    InvalidHeader,
     MessageTooLarge,
     ValidationError,
 )
 from cliffracer_core.interfaces import DurableSubscription, DurableTransport, ServiceInfo, Transport
 from cliffracer_core.memory import STORES, TRANSPORTS, MemoryBroker, MemoryStore, MemoryTransport, shared
 from cliffracer_core.memory.store import MemoryKeys
-from cliffracer_core.messages import Delivery, Message
+from cliffracer_core.messages import Delivery, Message, SharedHeaders
 from cliffracer_core.testing import Collector, StoreContract, TransportContract, eventually
 
 
@@ -320,6 +321,20 @@ async def test_requests_leave_nothing_behind() -> None:
     with pytest.raises(ConnectionError, match="was closed"):
         await waiting
     assert broker.replies == {}
+
+
+async def test_headers_are_refused_each_time_when_they_are_shared() -> None:
+    """Those that cannot change are looked at once where they are in order, and again where they are not."""
+    transport = await opened()
+    await transport.subscribe("x", Collector[Message]())
+    for _ in range(2):
+        with pytest.raises(InvalidHeader):
+            await transport.request(Message("x", headers=SharedHeaders({"A": "1\r\n2"})), 1)
+    good, bad = SharedHeaders({"A": "1"}), {"A": "1\r\n2"}
+    for headers in (good, good, bad):
+        refused = pytest.raises(InvalidHeader if headers is bad else DeadlineExceeded)
+        with refused:
+            await transport.request(Message("x", headers=headers), 0.01)
 
 
 async def test_a_transport_can_be_opened_again() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import datetime
 import enum
 import math
 import uuid
+from collections.abc import Callable
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -16,7 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cliffracer_core.errors import EncodingError, InvalidHeader, ValidationError
-from cliffracer_core.messages import CODECS, JSON, MSGPACK, Codec, codec_for, validate_headers
+from cliffracer_core.messages import CODECS, JSON, MSGPACK, Codec, SharedHeaders, codec_for, validate_headers
 
 both = pytest.mark.parametrize("codec", CODECS.values(), ids=CODECS)
 NON_FINITE = [math.nan, math.inf, -math.inf]
@@ -95,6 +97,32 @@ def test_header_is_refused_when_its_name_is_no_token(name: Any) -> None:
     """A name follows RFC 9110."""
     with pytest.raises(InvalidHeader, match="token"):
         validate_headers({name: "x"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda headers: headers.update(B="2"), lambda headers: headers.pop("A"), lambda headers: headers.clear(),
+        lambda headers: headers.setdefault("B", "2"), lambda headers: headers.__setitem__("A", "2"),
+        lambda headers: headers.popitem(), lambda headers: headers.__delitem__("A"),
+        lambda headers: headers.__ior__({}),
+    ],
+)  # fmt: skip
+def test_shared_headers_do_not_change(change: Callable[[dict[str, str]], object]) -> None:
+    """What many messages carry is changed by none of those who get it."""
+    shared = SharedHeaders({"A": "1"})
+    with pytest.raises(TypeError, match="make a copy"):
+        change(shared)
+    assert shared == {"A": "1"}
+
+
+def test_shared_headers_are_a_dict_for_all_else() -> None:
+    """Codecs take them, and a copy is one's own."""
+    shared = SharedHeaders({"A": "1"})
+    assert JSON.encode(shared) == b'{"A":"1"}'
+    for made in (dict(shared), copy.copy(shared), copy.deepcopy(shared), shared | {}):
+        made["B"] = "2"
+    assert shared == {"A": "1"}
 
 
 # --- encoding ---------------------------------------------------------------------------------------

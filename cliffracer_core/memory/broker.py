@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 
 from cliffracer_core.errors import ConfigurationError
-from cliffracer_core.messages import Message
+from cliffracer_core.messages import Message, SharedHeaders
 from cliffracer_core.subjects import compile_pattern, covers, default_stream_subjects, overlaps, validate_subject
 
 from .streams import Stream
@@ -177,7 +177,9 @@ def copy_message(message: Message) -> Message:
     headers, body = message.headers, message.body
     if type(body) is not bytes:
         body = bytes(memoryview(body))  # through memoryview, since bytes(5) would be five zeros
-    return Message(message.subject, body, dict(headers) if headers else None, message.reply_to)
+    if headers is not None and type(headers) is not SharedHeaders:
+        headers = dict(headers) if headers else None
+    return Message(message.subject, body, headers, message.reply_to)
 
 
 def _wake(future: asyncio.Future[None]) -> None:

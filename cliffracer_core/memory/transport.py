@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import msgspec
 
@@ -18,7 +18,7 @@ from cliffracer_core.errors import (
     NotStored,
 )
 from cliffracer_core.interfaces import Capabilities, DurableSubscription
-from cliffracer_core.messages import Delivery, Message, StoredMessage, validate_headers
+from cliffracer_core.messages import Delivery, Message, SharedHeaders, StoredMessage, validate_headers
 from cliffracer_core.subjects import validate_pattern, validate_subject
 
 from .broker import MemoryBroker, copy_message
@@ -95,6 +95,8 @@ class MemoryTransport:
         self._subscriptions: dict[MemorySubscription, None] = {}
         self._subscribers: list[Subscriber] = []
         self._deadlines: Deadlines[Waiting] | None = None
+        self._checked: Mapping[str, str] | None = None
+        """Headers that were in order the last time, and cannot change."""
 
     @property
     def capabilities(self) -> Capabilities:
@@ -177,8 +179,10 @@ class MemoryTransport:
     async def request(self, message: Message, timeout_s: float) -> Message:
         """Send and return the first reply; see `Transport`."""
         broker = self._broker or self.broker
-        if message.headers or len(message.body) > self._max_payload:
+        if (message.headers is not self._checked and message.headers) or len(message.body) > self._max_payload:
             self._check(message)
+            if type(message.headers) is SharedHeaders:
+                self._checked = message.headers
         route = broker.routes.get(message.subject) or broker.route(message.subject)
         if not route.everyone and not route.groups:
             raise NoHandler(f"nobody listens on {message.subject!r}; start the service, or check the name")

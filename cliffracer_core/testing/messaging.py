@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+import contextlib
+from typing import Any
 
 import pytest
 
@@ -72,7 +73,10 @@ class MessagingContract(TransportSuite):
         for each in (first, second):
             assert (each.body, dict(each.headers or {})) == (b"before", {"X-One": "1"})
         assert first is not second
-        assert first.headers is not second.headers or not isinstance(first.headers, MutableMapping)
+        changing: Any = first.headers
+        with contextlib.suppress(TypeError):  # where they cannot be changed, they may be the same
+            changing["X-One"] = "3"
+        assert dict(second.headers or {}) == {"X-One": "1"}
 
     @pytest.mark.parametrize(
         ("pattern", "expected"),

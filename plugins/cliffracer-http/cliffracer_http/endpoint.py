@@ -17,20 +17,15 @@ from starlette.responses import Response
 from cliffracer_core import MessageContext
 from cliffracer_core.errors import ConfigurationError, EncodingError
 from cliffracer_core.interfaces import Entry
-from cliffracer_core.messages import JSON
 
+from .answers import compile_answer, is_negotiated, not_acceptable, refuses
 from .binding import compile_body, compile_parameters
 from .bodies import limited, read_body, too_large
 from .edge import CORRELATION_HEADER, admit
-from .errors import ClientGone, NotAcceptable
-from .etags import not_modified, quote
+from .errors import ClientGone
 from .forms import compile_form
 from .limits import BodyLimits, Exchange
 from .model import SAFE, RouteModel
-from .negotiation import choose
-from .pieces import members_of
-from .responses import Reply, is_response
-from .shortcuts import Shortcut
 from .streaming import ResponseBroken, pour
 from .watch import Inbox, Watch
 
@@ -51,7 +46,7 @@ Fail = Callable[[Any, Any, Any, BaseException, str], Awaitable[None]]
 
 def compile_endpoint(
     model: RouteModel, entry: Entry, fail: Fail, app: Any, watch: Watch, pace: BodyLimits, *, timeout_s: float,
-    max_body_bytes: int, memory_bytes: int, shortcuts: bool = False, head: bool = False,
+    max_body_bytes: int, memory_bytes: int, head: bool = False,
 ) -> Endpoint:  # fmt: skip
     """Make the callable that serves a route.
 
@@ -65,7 +60,6 @@ def compile_endpoint(
         timeout_s: what a request may take; a client may ask for less.
         max_body_bytes: larger bodies are refused.
         memory_bytes: larger files are kept on disk.
-        shortcuts: `send` may be a `Shortcut`.
         head: send no body.
     """
     call = entry.call
@@ -80,8 +74,8 @@ def compile_endpoint(
     streams = model.streams
     none = not model.parameters
     wants_request = Request in model.injected.values()
-    render = compile_reply(model, head=head)
-    picky = model.method not in SAFE and _is_negotiated(model)
+    answer = compile_answer(model, head=head)
+    picky = model.method not in SAFE and is_negotiated(model)
     current_task, loop = asyncio.current_task, watch.loop
 
     async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
@@ -94,14 +88,16 @@ def compile_endpoint(
         watched = True
         try:
             state: dict[str, object] = {SCOPE: scope}
-            if picky and accept not in _LIKE_JSON and choose(accept) is None:
-                raise _not_acceptable(model)  # before anything is changed
+            if picky and refuses(accept):
+                raise not_acceptable(model)  # before anything is changed
             arguments = {} if none else values if bind is None else bind(scope, values)
             if takes_body and len(length) >= digits and int(length) > limit:
                 raise too_large(limit)  # before the client has sent it in vain
             if decode is not None:
                 message = await watch.first(task, receive)
-                body = await read_body(message, lambda: Exchange(pace, scope, receive, send).receive, limit)
+                body = message.get("body", b"")
+                if message.get("more_body", False) or message["type"] != "http.request" or len(body) > limit:
+                    body = await read_body(message, lambda: Exchange(pace, scope, receive, send).receive, limit)
                 if none:
                     arguments = decode(body, content_type)
                 else:
@@ -140,13 +136,11 @@ def compile_endpoint(
             if isinstance(result, Response):
                 await respond(result, scope, receive, send, correlation_id)
                 return
-            start, end = render(result, scope, correlation_id, accept)
-            if shortcuts:
-                while isinstance(send, Shortcut) and len(end["body"]) < send.below:
-                    start["headers"] += send.extra
-                    send = send.inner
-            await send(start)
-            await send(end)
+            rest = answer(result, scope, send, correlation_id, accept)
+            if rest is not None:
+                send, start, end = rest
+                await send(start)
+                await send(end)
         except ClientGone as error:
             with contextlib.suppress(OSError):
                 await fail(scope, receive, send, error, correlation_id)
@@ -167,94 +161,6 @@ def compile_endpoint(
                 await opened.close()
 
     return serve
-
-
-Rendered = tuple[dict[str, Any], dict[str, Any]]
-Render = Callable[[Any, Any, str, bytes], Rendered]
-_LIKE_JSON = (b"", b"*/*", b"application/json")
-_JSON_TYPE = (b"content-type", b"application/json")
-_LENGTHS = tuple((b"content-length", b"%d" % size) for size in range(2048))
-
-
-def compile_reply(model: RouteModel, *, head: bool) -> Render:
-    """Make the function that turns a handler's result into the two messages of its response."""
-    status = model.status_code
-    media_type = None if model.media_type is None else (b"content-type", model.media_type.encode("ascii"))
-    json_type = media_type or _JSON_TYPE
-    bodiless = model.without_body
-    encode_json, quickly = JSON.encode, JSON.encode_quickly
-    usual = not (bodiless or head) and media_type is None
-
-    def render(result: Any, scope: Any, correlation_id: str, accept: bytes) -> Rendered:
-        if not usual or accept not in _LIKE_JSON or isinstance(result, Reply):
-            return render_any(result, scope, correlation_id, accept)
-        try:
-            body = quickly(result)
-            if body.find(b"null") >= 0:
-                body = encode_json(result)  # looks whether that was no number
-        except Exception:
-            body = encode_json(result)  # says in words of ours what is wrong
-        size = len(body)
-        headers = [
-            _JSON_TYPE,
-            _LENGTHS[size] if size < 2048 else (b"content-length", b"%d" % size),
-            (CORRELATION_HEADER, correlation_id.encode("ascii")),
-        ]
-        return (
-            {"type": "http.response.start", "status": status, "headers": headers},
-            {"type": "http.response.body", "body": body},
-        )
-
-    def render_any(result: Any, scope: Any, correlation_id: str, accept: bytes) -> Rendered:
-        code = status
-        extra: list[tuple[bytes, bytes]] = []
-        correlation = (CORRELATION_HEADER, correlation_id.encode("ascii"))
-        if isinstance(result, Reply):
-            code, extra = result.status_code or status, _extra(result)
-            if result.etag is not None and code == 200 and not_modified(scope, result.etag):
-                code = 304
-            result = result.value
-        if bodiless or code in (204, 205, 304):
-            return _messages(code, [correlation, *extra], b"")
-        if media_type is not None and isinstance(result, str | bytes):
-            body, kind = (result.encode() if isinstance(result, str) else result), media_type
-        elif accept in _LIKE_JSON:
-            body, kind = encode_json(result), json_type
-        else:
-            codec = choose(accept)
-            if codec is None:
-                raise _not_acceptable(model)
-            body, kind = codec.encode(result), (b"content-type", codec.content_type.encode("ascii"))
-        size = len(body)
-        length = _LENGTHS[size] if size < 2048 else (b"content-length", b"%d" % size)
-        headers = [kind, length, correlation, *extra]
-        return _messages(code, headers, b"" if head else body)
-
-    return render
-
-
-def _is_negotiated(model: RouteModel) -> bool:
-    """Tell whether a route's success is a value, and so JSON or MessagePack, whatever the handler does."""
-    fixed = model.streams or model.without_body or model.media_type is not None
-    return not fixed and not any(each is Any or is_response(each) for each in members_of(model.returns))
-
-
-def _not_acceptable(model: RouteModel) -> NotAcceptable:
-    return NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
-
-
-def _messages(status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> Rendered:
-    return (
-        {"type": "http.response.start", "status": status, "headers": headers},
-        {"type": "http.response.body", "body": body},
-    )
-
-
-def _extra(reply: Reply) -> list[tuple[bytes, bytes]]:
-    given = [(name.lower().encode("ascii"), value.encode("latin-1")) for name, value in reply.headers.items()]
-    if reply.etag is not None:
-        given.append((b"etag", quote(reply.etag)))
-    return given
 
 
 async def respond(response: Response, scope: Any, receive: Any, send: Any, correlation_id: str) -> None:

@@ -91,7 +91,6 @@ class Server:
             return compile_endpoint(
                 model, entries[model.handler], dispatcher.fail, app, watch, pace, timeout_s=wiring.timeout_s,
                 max_body_bytes=settings.max_body_bytes, memory_bytes=settings.upload_memory_bytes, head=head,
-                shortcuts=bool(settings.cors.origins or settings.compression),
             )  # fmt: skip
 
         for model in models:

@@ -6,9 +6,11 @@ others get a `Shortcut`, which an endpoint that has its whole response at hand g
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable, Iterable
+from operator import itemgetter
 from typing import Any
 
+from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipResponder, IdentityResponder
 
@@ -21,22 +23,30 @@ _ORIGIN = b"origin"
 _ACCEPT_ENCODING = b"accept-encoding"
 _ENCODING = b"content-encoding"
 _VARY = (b"vary", b"Origin")
+_name = itemgetter(0)
 _START, _BODY = "http.response.start", "http.response.body"
+
+
+def _lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    return b"".join(b"%b: %b\r\n" % each for each in headers)
 
 
 class Shortcut:
     """A `send` in front of another.
 
-    Who has both messages of a response may add `extra` to its headers and go on with `inner`, if its body is shorter
-    than `below` bytes. Everybody else calls it.
+    Who has both messages of a response may add `extra`, or `lines`, to its headers and go on with `inner`, if its body
+    is shorter than `below` bytes. Everybody else calls it.
     """
 
-    __slots__ = ("inner",)
+    __slots__ = ("inner", "scope")
     extra: tuple[tuple[bytes, bytes], ...] = ()
+    lines: bytes = b""
+    """`extra` as they are written, each ended by CRLF."""
     below: float = float("inf")
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, scope: Any) -> None:
         self.inner = inner
+        self.scope = scope
 
     def __call__(self, message: Any) -> Awaitable[None]:
         """Send as ASGI 3."""
@@ -46,6 +56,7 @@ class Shortcut:
 class _Varying(Shortcut):
     __slots__ = ()
     extra = (_VARY,)
+    lines = _lines(extra)
 
     def __call__(self, message: Any) -> Awaitable[None]:
         if message["type"] == _START:  # a copy: a response may be sent again, to another request
@@ -62,16 +73,40 @@ def cross_origin(app: Any, **options: Any) -> Any:
     """
     whole = CORSMiddleware(app, **options)
     asked = correlated(whole)  # a preflight request is answered there and goes no further
+    known = {each.encode("latin-1"): _allowing(whole, each) for each in whole.allow_origins}
+    everybody = known.get(b"*")
+    if everybody is not None and whole.allow_credentials:
+        known, everybody = {}, None
 
     def call(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return app(scope, receive, send)
-        for name, _ in scope["headers"]:
-            if name == _ORIGIN:
-                return (asked if scope["method"] == "OPTIONS" else whole)(scope, receive, send)
-        return app(scope, receive, _Varying(send))
+        headers = scope["headers"]
+        if _ORIGIN not in map(_name, headers):
+            return app(scope, receive, _Varying(send, scope))
+        origin = next(value for name, value in headers if name == _ORIGIN)
+        allowing = None if scope["method"] == "OPTIONS" else known.get(origin, everybody)
+        if allowing is not None:
+            return app(scope, receive, allowing(send, scope))
+        return (asked if scope["method"] == "OPTIONS" else whole)(scope, receive, send)
 
     return call
+
+
+def _allowing(whole: CORSMiddleware, origin: str) -> Callable[[Any, Any], Shortcut]:
+    """Return what sends to pages of an origin that is allowed."""
+    headers = {**whole.simple_headers, "Access-Control-Allow-Origin": origin}
+    given = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
+
+    class Allowing(Shortcut):
+        __slots__ = ()
+        extra = (*given, _VARY)
+        lines = _lines(extra)
+
+        def __call__(self, message: Any) -> Awaitable[None]:
+            return whole.send(message, self.inner, Headers(scope=self.scope))
+
+    return Allowing
 
 
 def compressing(app: Any, minimum_size: int) -> Any:
@@ -91,7 +126,7 @@ def compressing(app: Any, minimum_size: int) -> Any:
             return app(scope, receive, send)
         if scope["method"] == "HEAD":
             return app(scope, receive, _unmeasured(scope, send))
-        return app(scope, receive, Compressed(scope, send))
+        return app(scope, receive, Compressed(send, scope))
 
     return call
 
@@ -117,47 +152,42 @@ def _unmeasured(scope: Any, send: Any) -> Any:
 class _Compressed(Shortcut):
     """One response: its start is kept until the first part of the body tells whether to compress."""
 
-    __slots__ = ("_scope", "_start", "_through")
-
-    def __init__(self, scope: Any, send: Any) -> None:
-        self.inner = send
-        self._scope = scope
-        self._start: Any = None
-        self._through: Any = None
+    start: Any = None
+    through: Any = None
 
     def __call__(self, message: Any) -> Awaitable[None]:
-        if self._through is not None:
-            return self._through(message)  # type: ignore[no-any-return]  # Starlette's
-        if message["type"] == _START and self._start is None:
-            self._start = message
+        if self.through is not None:
+            return self.through(message)  # type: ignore[no-any-return]  # Starlette's
+        if message["type"] == _START and self.start is None:
+            self.start = message
             return _NOTHING
         return self._decide(message)
 
     async def _decide(self, message: Any) -> None:
-        start = self._start
+        start = self.start
         if (
             start is not None
             and message["type"] == _BODY
             and not message.get("more_body", False)
             and len(message.get("body", b"")) < self.below
         ):
-            self._through = self.inner
+            self.through = self.inner
             await self.inner(start)
             await self.inner(message)
             return
         if start is not None and start["status"] == 206:  # a range is one of the bytes as they are
-            through = self._through = self.inner
+            through = self.through = self.inner
         else:
-            through = self._through = self._responder().send_with_compression
+            through = self.through = self._responder().send_with_compression
         if start is not None:
             # copies: a response may be sent again, to another request, and Starlette writes into both
             await through({**start, "headers": list(start.get("headers", ()))})
         await through({**message})
 
     def _responder(self) -> IdentityResponder:
-        made = GZipResponder if _takes_gzip(self._scope) else IdentityResponder
+        made = GZipResponder if _takes_gzip(self.scope) else IdentityResponder
         responder = made(_unused, int(self.below))
-        given = () if self._start is None else self._start.get("headers", ())
+        given = () if self.start is None else self.start.get("headers", ())
         encoded = any(name.lower() == _ENCODING for name, _ in given)
         responder.send = self.inner if encoded else self._weakened
         return responder

@@ -6,8 +6,8 @@ import gzip
 from typing import Any
 
 import pytest
-from cliffracer_http import Reply, endpoint, get
-from cliffracer_http.shortcuts import compressing, cross_origin
+from cliffracer_http import Reply, answers, get
+from cliffracer_http.shortcuts import Shortcut, compressing, cross_origin
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.responses import Response
@@ -16,6 +16,14 @@ from cliffracer_core import CliffracerService
 
 ORIGIN = "https://app.example.com"
 Headers = list[tuple[bytes, bytes]]
+
+
+OPTIONS: list[dict[str, Any]] = [
+    {"allow_origins": [ORIGIN]},
+    {"allow_origins": ["*"]},
+    {"allow_origins": [ORIGIN, "https://b.example.com"], "allow_credentials": True, "expose_headers": ["X-A", "X-B"]},
+    {"allow_origins": ["*"], "allow_credentials": True},
+]
 
 
 async def answer(app: Any, headers: Headers, method: str = "GET") -> list[dict[str, Any]]:
@@ -34,8 +42,11 @@ async def answer(app: Any, headers: Headers, method: str = "GET") -> list[dict[s
 def plain(messages: list[dict[str, Any]]) -> list[Any]:
     """Return status, sorted headers and the body, unpacked; gzip's own bytes hold the time."""
     body = b"".join(each.get("body", b"") for each in messages)
-    headers = sorted((name, value) for name, value in messages[0]["headers"] if name != b"content-length")
-    packed = (b"content-encoding", b"gzip") in headers
+    headers: dict[bytes, bytes] = {}  # two of a name are one list
+    for name, value in messages[0]["headers"]:
+        headers[name] = headers[name] + b", " + value if name in headers else value
+    headers.pop(b"content-length", None)
+    packed = headers.get(b"content-encoding") == b"gzip"
     return [messages[0]["status"], headers, gzip.decompress(body) if packed else body]
 
 
@@ -54,17 +65,33 @@ class Streaming:
 
 @pytest.mark.parametrize("headers", [[], [(b"origin", ORIGIN.encode())], [(b"origin", b"https://evil.example.com")]])
 @pytest.mark.parametrize("method", ["GET", "OPTIONS"])
-@pytest.mark.parametrize("origins", [[ORIGIN], ["*"]])
-async def test_cross_origin_answers_as_starlette_does(headers: Headers, method: str, origins: list[str]) -> None:
-    """With and without an origin, asked first or not; but for the id, which a preflight's answer has too."""
+@pytest.mark.parametrize("options", OPTIONS)
+async def test_cross_origin_answers_as_starlette_does(headers: Headers, method: str, options: dict[str, Any]) -> None:
+    """With and without an origin, asked first or not; also where the response has such headers of its own.
+
+    Only the id is ours, which the answer to a preflight has too.
+    """
     asked = [*headers, (b"access-control-request-method", b"GET")] if method == "OPTIONS" else headers
-    ours = cross_origin(Response("x"), allow_origins=origins)
-    theirs = CORSMiddleware(Response("x"), allow_origins=origins)
+    response = Response("x", headers={"Vary": "Accept", "Access-Control-Allow-Origin": "https://other.example.com"})
+    ours, theirs = cross_origin(response, **options), CORSMiddleware(response, **options)
     mine = plain(await answer(ours, asked, method))
-    ids = [each for each in mine[1] if each[0] == b"x-correlation-id"]
-    mine[1] = [each for each in mine[1] if each not in ids]
+    assert (mine[1].pop(b"x-correlation-id", None) is not None) is (headers != [] and method == "OPTIONS")
     assert mine == plain(await answer(theirs, asked, method))
-    assert len(ids) == (1 if headers and method == "OPTIONS" else 0)
+
+
+@pytest.mark.parametrize(("options", "lines"), [(OPTIONS[1], b"access-control-allow-origin: *"), (OPTIONS[3], b"")])
+async def test_cross_origin_knows_its_headers_beforehand_when_they_are_the_same_for_all(
+    options: dict[str, Any], lines: bytes
+) -> None:
+    """With `*`, unless credentials make each response name its origin."""
+    given: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        given.append(send)
+
+    await answer(cross_origin(app, **options), [(b"origin", ORIGIN.encode())])
+    assert getattr(given[0], "lines", b"").startswith(lines)
+    assert isinstance(given[0], Shortcut) is bool(lines)
 
 
 async def test_a_response_that_is_sent_again_gathers_no_headers() -> None:
@@ -124,25 +151,34 @@ class Texts(CliffracerService):
         return Reply("x" * size, headers={"Vary": "Accept-Language"})
 
 
+@pytest.mark.parametrize("origin", ["", ORIGIN, "https://evil.example.com"])
 @pytest.mark.parametrize("http", [{"cors": {"origins": [ORIGIN]}, "compression": True}, {"compression": True}, {}])
 @pytest.mark.parametrize("path", ["/text", "/reply"])
 async def test_endpoint_answers_alike_when_it_takes_the_short_way(
-    serve: Any, http: dict[str, Any], path: str, monkeypatch: pytest.MonkeyPatch
+    serve: Any, http: dict[str, Any], path: str, origin: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Around both middlewares or through them: the same headers, below and above the size that is compressed."""
+    headers = {"accept-encoding": "gzip"} | ({"origin": origin} if origin else {})
 
-    async def answers() -> list[Any]:
+    async def heard() -> list[Any]:
         client = await serve(Texts, http=http)
+        found = [await client.get(f"{path}/{size}", headers=headers) for size in (10, 5000)]
         return [
-            (each.headers.get_list("vary"), each.headers.get("content-encoding"), each.text)
-            for each in [await client.get(f"{path}/{size}", headers={"accept-encoding": "gzip"}) for size in (10, 5000)]
+            (
+                set(", ".join(each.headers.get_list("vary")).split(", ")) - {""},
+                each.headers.get_list("access-control-allow-origin"),
+                each.headers.get("content-encoding"),
+                each.text,
+            )
+            for each in found
         ]
 
-    short = await answers()
-    monkeypatch.setattr(endpoint, "Shortcut", type("Nothing", (), {}))
-    assert await answers() == short
-    origin = ["Origin"] if "cors" in http else []
-    own = ["Accept-Language"] if path == "/reply" else []
-    assert set(short[0][0]) == {*origin, *own}
-    assert short[0][1] is None
-    assert short[1][1] == ("gzip" if http else None)
+    short = await heard()
+    monkeypatch.setattr(answers, "Shortcut", type("Nothing", (), {}))
+    assert await heard() == short
+    varying = {"Origin"} if "cors" in http else set()
+    own = {"Accept-Language"} if path == "/reply" else set()
+    assert short[0][0] == varying | own
+    assert short[0][1] == ([ORIGIN] if origin == ORIGIN and "cors" in http else [])
+    assert short[0][2] is None
+    assert short[1][2] == ("gzip" if http else None)

@@ -13,11 +13,12 @@ import asyncio
 import os
 import ssl
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 from urllib.parse import ParseResult
 
 from nats.aio.transport import Transport
+
+from cliffracer_core.messages import SharedHeaders
 
 from .headers import StatusHeaders, parse_headers
 
@@ -249,7 +250,7 @@ class Socket(asyncio.Protocol):
             return headers
         if len(self._blocks) >= _BLOCKS:
             self._blocks.clear()
-        remembered = self._blocks[block] = MappingProxyType(headers)  # shared, so nobody may change it
+        remembered = self._blocks[block] = SharedHeaders(headers)
         return remembered
 
     async def read(self) -> bytes:

@@ -12,6 +12,7 @@ from .guarded import protocol_class
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
 from .tls import Certificates, check
+from .uvicorn_replies import taking_whole
 from .uvicorn_sockets import socket_protocol
 
 __all__ = ["UvicornServer"]
@@ -44,8 +45,9 @@ class UvicornServer:
             raise
         urls = urls_of(found, settings)
         config = uvicorn.Config(
-            app, interface="asgi3", lifespan="off", log_config=None, access_log=False, server_header=False,
-            http=protocol_class(settings), ws=socket_protocol(), ws_max_size=settings.sockets.max_message_bytes,
+            taking_whole(app), interface="asgi3", lifespan="off", log_config=None, access_log=False,
+            server_header=False, http=protocol_class(settings), ws=socket_protocol(),
+            ws_max_size=settings.sockets.max_message_bytes,
             ws_ping_interval=settings.sockets.ping_interval_s, ws_ping_timeout=settings.sockets.ping_timeout_s,
             ws_per_message_deflate=settings.sockets.compression, backlog=settings.backlog, proxy_headers=False,
             timeout_keep_alive=settings.keep_alive_s,  # type: ignore[arg-type]  # an int by its types alone
