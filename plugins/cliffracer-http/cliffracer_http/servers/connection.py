@@ -72,7 +72,17 @@ class Connection:
         state = ConnectionState({})
         app = SocketApp(self._app, self._settings.sockets, self._turn, self._writer.transport)
         return Protocols(
-            app, self._config, self._context, group, state, tls is not None, client, server, self._send, alpn
+            self._write,
+            app,
+            self._config,
+            self._context,
+            group,
+            state,
+            tls is not None,
+            client,
+            server,
+            self._send,
+            alpn,
         )
 
     async def _read(self, protocol: Protocols) -> None:
@@ -134,6 +144,10 @@ class Connection:
                 self._clock(0, None)
         elif isinstance(event, Closed):
             self._finish()
+
+    def _write(self, data: bytes) -> None:
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)
 
     def _clock(self, delay_s: float, then: Any) -> None:
         if self._timer is not None:

@@ -183,7 +183,7 @@ class ExchangeContract(ServerSuite):
             await self.serve(tls_cert=str(broken))
 
     async def test_speaks_http2(self, tmp_path: Path) -> None:
-        """Many requests run at once on one HTTP/2 connection; one that is answered before it has come disturbs none."""
+        """Many requests run at once on one HTTP/2 connection; one whose body nobody reads holds up none."""
         self.needs("http2", "tls")
         chain, key, authority = self.certificate(tmp_path)
         _, url = await self.serve(host="localhost", tls_cert=chain, tls_key=key)
@@ -193,8 +193,15 @@ class ExchangeContract(ServerSuite):
             for size in (10, 500_000, 3_000_000):
                 assert (await client.post("/unread", content=bytes(size))).text == "/unread"
             assert (await client.post("/unread", files={"file": bytes(10)})).text == "/unread"
+            unread = asyncio.create_task(client.post("/wait", content=bytes(2_000_000)))
+            await eventually(lambda: self.probe.began["/wait"] == 1)
+            await asyncio.sleep(0.2)  # for the buffers to fill
+            assert (await client.get("/meanwhile")).text == "/meanwhile"
+            self.probe.go.set()
+            assert (await unread).text == "waited"
+            self.probe.go.clear()
             waiting = [asyncio.create_task(client.get("/wait")) for _ in range(20)]
-            await eventually(lambda: self.probe.began["/wait"] == 20)
+            await eventually(lambda: self.probe.began["/wait"] == 21)
             self.probe.go.set()
             assert [(await each).text for each in waiting] == ["waited"] * 20
             assert (await client.post("/size", content=bytes(500_000))).text == "500000"
