@@ -29,7 +29,8 @@ OTHERS_WITHIN_S = 5.0
 """In which everybody else is answered, generously."""
 GROWTH_EACH = MIB // 2
 """Private bytes that a process may grow by for a client that reads nothing; what lies in its buffers."""
-GROWTH = 12 * MIB
+GROWTH = 24 * MIB
+"""Private bytes that it may grow by besides, for all that is slow together."""
 PROBES = 3
 """Connections of `slowhttptest` that look whether the service answers; they ask for the same, and may not read it."""
 PAGES = 400

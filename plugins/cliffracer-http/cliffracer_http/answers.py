@@ -12,11 +12,12 @@ from .errors import NotAcceptable
 from .etags import not_modified, quote
 from .model import RouteModel
 from .negotiation import choose
-from .responses import Reply
+from .pieces import members_of
+from .responses import Reply, is_response
 from .servers.whole import WholeSend
 from .shortcuts import Shortcut
 
-__all__ = ["Answer", "Rest", "compile_answer"]
+__all__ = ["Answer", "Rest", "compile_answer", "is_negotiated", "not_acceptable", "refuses"]
 
 Rest = tuple[Any, dict[str, Any], dict[str, Any]]
 """A `send`, and the two messages to give to it."""
@@ -70,6 +71,22 @@ def compile_answer(model: RouteModel, *, head: bool) -> Answer:
     return answer
 
 
+def is_negotiated(model: RouteModel) -> bool:
+    """Tell whether a route's success is a value, and so JSON or MessagePack, whatever the handler does."""
+    fixed = model.streams or model.without_body or model.media_type is not None
+    return not fixed and not any(each is Any or is_response(each) for each in members_of(model.returns))
+
+
+def refuses(accept: bytes) -> bool:
+    """Tell whether a client takes neither JSON nor MessagePack."""
+    return accept not in _LIKE_JSON and choose(accept) is None
+
+
+def not_acceptable(model: RouteModel) -> NotAcceptable:
+    """Return the error for a client that takes nothing a route sends."""
+    return NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
+
+
 def _compile_any(model: RouteModel, *, head: bool) -> Answer:
     status = model.status_code
     media_type = None if model.media_type is None else (b"content-type", model.media_type.encode("ascii"))
@@ -93,7 +110,7 @@ def _compile_any(model: RouteModel, *, head: bool) -> Answer:
         else:
             codec = choose(accept)
             if codec is None:
-                raise NotAcceptable(f"{model.where} sends 'application/json' or 'application/msgpack'; accept one")
+                raise not_acceptable(model)
             body, kind = codec.encode(result), (b"content-type", codec.content_type.encode("ascii"))
         headers = [kind, _length(len(body)), correlation, *extra]
         return send, *_messages(code, headers, b"" if head else body)

@@ -11,12 +11,13 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.routing import BaseRoute, Match, Router
 
-from cliffracer_core.errors import NotFoundError
+from cliffracer_core.errors import CliffracerError, NotFoundError
 
-from .edge import CORRELATION_HEADER, correlation_of
+from .edge import CORRELATION_HEADER, correlated, correlation_of
 from .endpoint import Endpoint, respond
-from .errors import MethodNotAllowed
+from .errors import BadHost, MethodNotAllowed
 from .handshakes import deny
+from .hosts import Hosts
 from .limits import BodyLimits, Exchange, HeadersTooLarge
 from .matcher import Matcher
 from .problems import send_problem
@@ -76,17 +77,34 @@ class Dispatcher:
         self._static = list(static)
         self._body = body
         self._max_headers = max_headers
-        self._rest = _correlated(self._raising(app.router))
-        self._files = _correlated(self._raising(Router(self._static))) if static else self._rest
+        self._hosts = Hosts()
+        self._rest = correlated(self._raising(app.router))
+        self._files = correlated(self._raising(Router(self._static))) if static else self._rest
 
-    def wrap(self, factories: Sequence[Factory]) -> Any:
-        """Return the whole application, with ASGI middleware around it, outermost first."""
+    def wrap(self, own: Sequence[Factory], others: Sequence[Factory]) -> Any:
+        """Return the whole application, with ASGI middleware around it, outermost first.
+
+        Args:
+            own: of this package.
+            others: the program's, before `app.add_middleware`; what they answer or raise themselves has an id, and is
+                a problem where it is an error.
+        """
         wrapped: Any = self
         for cls, args, kwargs in reversed(self._app.user_middleware):
             wrapped = cls(wrapped, *args, **kwargs)
-        for factory in reversed(factories):
+        for factory in reversed(others):
+            wrapped = factory(wrapped)
+        if wrapped is not self:
+            wrapped = self._shielded(correlated(wrapped))
+        for factory in reversed(own):
             wrapped = factory(wrapped)
         return wrapped
+
+    def _shielded(self, app: Any) -> Any:
+        async def call(scope: Any, receive: Any, send: Any) -> None:
+            await self._answering(app, scope, receive, send, send)
+
+        return call
 
     def knows(self, scope: Any) -> bool:
         """Tell whether anything here answers this path, in some method."""
@@ -105,7 +123,8 @@ class Dispatcher:
 
     def __call__(self, scope: Any, receive: Any, send: Any) -> Awaitable[None]:
         """Serve one request or connection, as ASGI 3."""
-        if len(scope["headers"]) > self._max_headers:
+        headers = scope["headers"]
+        if len(headers) > self._max_headers or not self._hosts.allow(headers, scope):
             return self._refuse(scope, receive, send)
         found = self._find(scope["path"])
         if found is not None:
@@ -115,7 +134,9 @@ class Dispatcher:
         return self._miss(scope, receive, send, found)
 
     async def _refuse(self, scope: Any, receive: Any, send: Any) -> None:
-        error = HeadersTooLarge(f"{len(scope['headers'])} headers; send at most {self._max_headers}")
+        error: CliffracerError = BadHost("it needs one 'Host' header, the name and port in the URL; send that")
+        if len(scope["headers"]) > self._max_headers:
+            error = HeadersTooLarge(f"{len(scope['headers'])} headers; send at most {self._max_headers}")
         if scope["type"] != "http":
             await deny(scope, receive, send, error.status, str(error))
             return
@@ -132,13 +153,14 @@ class Dispatcher:
         elif found is None:
             await self.fail(scope, receive, send, NotFoundError(f"nothing is at {scope['path'][:200]!r}"), "")
         else:
-            await self._other_method(scope, receive, send, sorted(found[0].keys() - {"WEBSOCKET"}))
+            allowed = found[0].keys() - {"WEBSOCKET"}
+            await self._other_method(scope, receive, send, sorted(allowed | {"OPTIONS"}) if allowed else [])
 
     async def _other_method(self, scope: Any, receive: Any, send: Any, allowed: list[str]) -> None:
         if not allowed:
             error: Exception = NotFoundError(f"{scope['path'][:200]!r} takes websockets only")
         elif scope["method"] == "OPTIONS":
-            headers = [(b"allow", ", ".join([*allowed, "OPTIONS"]).encode("ascii"))]
+            headers = [(b"allow", ", ".join(allowed).encode("ascii"))]
             headers.append((CORRELATION_HEADER, correlation_of(scope).encode("ascii")))
             await send({"type": "http.response.start", "status": 204, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
@@ -150,16 +172,35 @@ class Dispatcher:
         await self.fail(scope, receive, send, error, "")
 
     async def _fall_through(self, app: Any, scope: Any, receive: Any, send: Any) -> None:
-        started = False
         exchange = Exchange(self._body, scope, receive, send)
+        broken: CliffracerError | None = None
+
+        async def receiving() -> Any:
+            nonlocal broken
+            try:
+                return await exchange.receive()
+            except CliffracerError as error:
+                broken = error
+                raise
+
+        async def sending(message: Any) -> None:
+            if broken is not None and not exchange.started:  # a mounted application would make a 500 of it
+                raise broken
+            await exchange.send(message)
+
+        await self._answering(app, scope, receiving, sending, send)
+
+    async def _answering(self, app: Any, scope: Any, receive: Any, sending: Any, send: Any) -> None:
+        """Serve, and answer for what is raised before a response has begun."""
+        started = False
 
         async def watched(message: Any) -> None:
             nonlocal started
+            await sending(message)
             started = True
-            await send(message)
 
         try:
-            await app(scope, exchange.receive, watched)
+            await app(scope, receive, watched)
         except Exception as error:
             if started or scope["type"] != "http":
                 raise
@@ -190,24 +231,3 @@ class Dispatcher:
 
 async def _raise(request: Any, error: Exception) -> Any:
     raise error
-
-
-def _correlated(app: Any) -> Any:
-    """Add the correlation id to what mounted applications send."""
-
-    async def call(scope: Any, receive: Any, send: Any) -> None:
-        if scope["type"] != "http":
-            await app(scope, receive, send)
-            return
-
-        async def with_id(message: Any) -> None:
-            if message["type"] == "http.response.start":
-                headers = list(message.get("headers", ()))
-                if all(name.lower() != CORRELATION_HEADER for name, _ in headers):
-                    headers.append((CORRELATION_HEADER, correlation_of(scope).encode("ascii")))
-                    message = {**message, "headers": headers}
-            await send(message)
-
-        await app(scope, receive, with_id)
-
-    return call

@@ -12,7 +12,7 @@ from starlette.requests import cookie_parser
 from cliffracer_core.errors import ValidationError
 
 from .errors import UnsupportedMediaType
-from .explain import Fault, body_errors, parameter_errors, refuse
+from .explain import Fault, body_errors, fractional, infinite_errors, parameter_errors, refuse
 from .model import BodyModel, Parameter, RouteModel, encoded_names, field_default, is_many
 
 __all__ = ["Bind", "Decode", "Gathered", "compile_body", "compile_parameters", "pairs_of"]
@@ -113,7 +113,7 @@ def compile_parameters(model: RouteModel) -> Bind | None:
             except (msgspec.ValidationError, ValueError, OverflowError):
                 raise refuse(parameter_errors(parameters, {name: value}) or [_UNKNOWN]) from None
 
-        return bind_one
+        return _finite(parameters, bind_one)
 
     def bind_path(scope: Any, values: dict[str, str]) -> dict[str, object]:
         found = {name: values[alias] for name, alias in path}
@@ -134,7 +134,23 @@ def compile_parameters(model: RouteModel) -> Bind | None:
         except (msgspec.ValidationError, ValueError, OverflowError):
             raise refuse(parameter_errors(parameters, found) or [_UNKNOWN]) from None
 
-    return bind_path if only_path else bind
+    return _finite(parameters, bind_path if only_path else bind)
+
+
+def _finite(parameters: Sequence[Parameter], bind: Bind) -> Bind:
+    """Wrap what may give a float, so that it is a number."""
+    floats = fractional(parameters)
+    if not floats:
+        return bind
+
+    def checked(scope: Any, values: dict[str, str]) -> dict[str, object]:
+        found = bind(scope, values)
+        faults = infinite_errors(floats, found)
+        if faults:
+            raise refuse(faults)
+        return found
+
+    return checked
 
 
 _UNKNOWN: Fault = {"detail": "a value does not fit", "in": "query", "parameter": "?"}

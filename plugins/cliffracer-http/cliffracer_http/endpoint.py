@@ -15,17 +15,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from cliffracer_core import MessageContext
-from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.errors import ConfigurationError, EncodingError
 from cliffracer_core.interfaces import Entry
 
-from .answers import compile_answer
+from .answers import compile_answer, is_negotiated, not_acceptable, refuses
 from .binding import compile_body, compile_parameters
 from .bodies import limited, read_body, too_large
 from .edge import CORRELATION_HEADER, admit
 from .errors import ClientGone
 from .forms import compile_form
 from .limits import BodyLimits, Exchange
-from .model import RouteModel
+from .model import SAFE, RouteModel
 from .streaming import ResponseBroken, pour
 from .watch import Inbox, Watch
 
@@ -75,6 +75,7 @@ def compile_endpoint(
     none = not model.parameters
     wants_request = Request in model.injected.values()
     answer = compile_answer(model, head=head)
+    picky = model.method not in SAFE and is_negotiated(model)
     current_task, loop = asyncio.current_task, watch.loop
 
     async def serve(scope: Any, receive: Any, send: Any, values: dict[str, Any]) -> None:
@@ -87,6 +88,8 @@ def compile_endpoint(
         watched = True
         try:
             state: dict[str, object] = {SCOPE: scope}
+            if picky and refuses(accept):
+                raise not_acceptable(model)  # before anything is changed
             arguments = {} if none else values if bind is None else bind(scope, values)
             if takes_body and len(length) >= digits and int(length) > limit:
                 raise too_large(limit)  # before the client has sent it in vain
@@ -171,6 +174,8 @@ async def respond(response: Response, scope: Any, receive: Any, send: Any, corre
     async def watched(message: Any) -> None:
         nonlocal started
         if not started:
+            if any(b"\n" in value or b"\r" in value for _, value in message.get("headers", ())):
+                raise EncodingError("a header of the response has a line break; leave it out")
             started = True
             headers = [*message.get("headers", ()), (CORRELATION_HEADER, correlation_id.encode("ascii"))]
             message = {**message, "headers": headers}  # the response may be sent again, to another request

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from cliffracer_core.errors import CliffracerError, ServiceError, ValidationError
 
-__all__ = ["ClientGone", "KeyReused", "MethodNotAllowed", "NotAcceptable", "RequestTimeout", "UnsupportedMediaType"]
+__all__ = ["BadFraming", "BadHost", "ClientGone", "KeyReused", "MethodNotAllowed", "NotAcceptable"]
+__all__ += ["RequestTimeout", "UnsupportedMediaType"]
+
+
+class BadFraming(ServiceError, code="bad_framing", status=400):
+    """Where a request's body ends can be read in two ways, or in none."""
+
+
+class BadHost(ServiceError, code="bad_host", status=400):
+    """A request of HTTP/1.1 has no `Host`, several, or one that is none (RFC 9112, section 3.2)."""
 
 
 class MethodNotAllowed(ServiceError, code="method_not_allowed", status=405):

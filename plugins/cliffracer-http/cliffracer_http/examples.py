@@ -9,9 +9,9 @@ import msgspec
 
 from .model import RouteModel, encoded_names
 from .pieces import Json
-from .responses import Reply, Response
+from .responses import is_response
 
-__all__ = ["Examples", "examples_of", "is_response", "numbered"]
+__all__ = ["Examples", "examples_of", "numbered"]
 
 logger = logging.getLogger("cliffracer.http")
 
@@ -53,8 +53,3 @@ def examples_of(model: RouteModel) -> Examples:
 def numbered(values: list[Any]) -> Json:
     """Return values as OpenAPI's map of examples."""
     return {f"example{number}": {"value": value} for number, value in enumerate(values, 1)}
-
-
-def is_response(hint: Any, *kinds: type) -> bool:
-    """Tell whether a type is a response that a handler makes itself, of one of these kinds."""
-    return isinstance(hint, type) and issubclass(hint, kinds or (Response, Reply))

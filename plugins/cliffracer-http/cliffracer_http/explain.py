@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import typing
 from collections.abc import Iterable, Mapping
@@ -14,7 +15,7 @@ from cliffracer_core.errors import ValidationError
 
 from .model import Parameter, encoded_names
 
-__all__ = ["body_errors", "parameter_errors", "refuse"]
+__all__ = ["body_errors", "fractional", "infinite_errors", "parameter_errors", "refuse"]
 
 _MOST = 50
 _AT = re.compile(r"(.*) - at `(?:key` in `)?\$(.*)`", re.DOTALL)
@@ -45,14 +46,59 @@ def parameter_errors(parameters: Iterable[Parameter], values: Mapping[str, objec
         try:
             msgspec.convert(values[each.name], each.type, strict=False)
         except (msgspec.ValidationError, ValueError, OverflowError) as error:
-            detail, path = _split(error)
-            inner = path.strip("/") if each.spread else ""
-            faults.append(_fault(detail, inner or each.alias, each.where))
+            inner = _field_errors(each, values[each.name]) if each.spread else []
+            faults += inner or [_fault(_split(error)[0], each.alias, each.where)]
+    return faults
+
+
+def _field_errors(parameter: Parameter, values: object) -> list[Fault]:
+    """Check the fields of an object that were given one by one."""
+    faults: list[Fault] = []
+    if not isinstance(values, Mapping):
+        return faults
+    required = _required(parameter.type)
+    for alias, (_, hint) in encoded_names(parameter.type).items():
+        if alias in values:
+            try:
+                msgspec.convert(values[alias], hint, strict=False)
+            except (msgspec.ValidationError, ValueError, OverflowError) as error:
+                detail, path = _split(error)
+                faults.append(_fault(detail, alias + path, parameter.where))
+        elif alias in required:
+            faults.append(_fault("it is missing", alias, parameter.where))
     return faults
 
 
 def _fault(detail: str, alias: str, where: str) -> Fault:
     return {"detail": detail, "in": where, "parameter": alias}
+
+
+def fractional(parameters: Iterable[Parameter]) -> list[Parameter]:
+    """Return those in which a `float` may stand, for `infinite_errors`."""
+    return [each for each in parameters if _holds_float(each.type)]
+
+
+def _holds_float(type: Any) -> bool:
+    try:
+        return b'"number"' in msgspec.json.encode(msgspec.json.schema(type, schema_hook=lambda cls: {}))
+    except TypeError:
+        return False
+
+
+def infinite_errors(parameters: Iterable[Parameter], values: Mapping[str, object]) -> list[Fault]:
+    """Find NaN and infinity, which text can say, and neither JSON nor a schema's `number` can."""
+    wrong = [each for each in parameters if not _is_finite(values[each.name])]
+    return [_fault("expected a finite number", each.alias, each.where) for each in wrong]
+
+
+def _is_finite(value: object) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, msgspec.Struct):
+        return all(_is_finite(getattr(value, name)) for name in value.__struct_fields__)
+    if isinstance(value, Mapping):
+        return all(map(_is_finite, value.values()))
+    return not isinstance(value, list | tuple | set | frozenset) or all(map(_is_finite, value))
 
 
 def body_errors(value: object, type: Any) -> list[Fault]:

@@ -17,7 +17,7 @@ from cliffracer_core.interfaces import Resolver
 from .binding import Gathered, pairs_of
 from .bodies import chunks
 from .errors import UnsupportedMediaType
-from .explain import Fault, parameter_errors, refuse
+from .explain import Fault, fractional, infinite_errors, parameter_errors, refuse
 from .model import Parameter, RouteModel, field_default
 from .uploads import UploadFile, Uploads
 
@@ -54,7 +54,7 @@ def compile_form(model: RouteModel, memory_bytes: int) -> ReadForm:
     """Compile how a form becomes arguments, and uploads in the call's state."""
     fields = [each for each in model.form if each.where == "form"]
     files = [each for each in model.form if each.where == "file"]
-    gathered = Gathered(fields)
+    gathered, floats = Gathered(fields), fractional(fields)
     struct = msgspec.defstruct(
         "Form",
         [
@@ -80,9 +80,12 @@ def compile_form(model: RouteModel, memory_bytes: int) -> ReadForm:
             gathered.sort([(name, value) for name, value in pairs if isinstance(value, str)], values, faults)
             faults += parameter_errors(fields, values)
             uploads = await _uploads(files, pairs, arguments, faults)
+            if not faults:
+                found = msgspec.structs.asdict(msgspec.convert(values, struct, strict=False))
+                faults = infinite_errors(floats, found)
             if faults:
                 raise refuse(faults)
-            arguments.update(msgspec.structs.asdict(msgspec.convert(values, struct, strict=False)))
+            arguments.update(found)
             state[FILES] = uploads
         except BaseException:
             await form.close()

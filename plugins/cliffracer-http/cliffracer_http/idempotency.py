@@ -16,7 +16,7 @@ import msgspec
 from starlette.responses import Response
 
 from cliffracer_core import MessageContext, Store
-from cliffracer_core.errors import CliffracerError, ConfigurationError, ConflictError, describe
+from cliffracer_core.errors import CliffracerError, ConfigurationError, ConflictError, ValidationError, describe
 from cliffracer_core.interfaces import Call
 from cliffracer_core.memory import MemoryStore
 from cliffracer_core.messages import IDEMPOTENCY_KEY, JSON
@@ -79,6 +79,8 @@ class Idempotency:
             key = context.headers.get(IDEMPOTENCY_KEY)
             if key is None or context.kind != "http" or self.store is None:
                 return await next(context)
+            if not key:
+                raise ValidationError("'Idempotency-Key' is 1 to 255 printable characters of ASCII; send such a one")
             return await self._once(self.store, key, context, next)
 
         return call

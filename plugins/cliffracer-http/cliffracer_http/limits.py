@@ -16,7 +16,7 @@ from .edge import correlation_of
 from .errors import RequestTimeout
 from .problems import send_problem
 
-__all__ = ["BodyLimits", "Clock", "Exchange", "HeadersTooLarge", "Limits"]
+__all__ = ["BodyLimits", "Clock", "Exchange", "HeadersTooLarge", "Limits", "refuse"]
 
 
 class HeadersTooLarge(ServiceError, code="headers_too_large", status=431):
@@ -83,7 +83,7 @@ class Limits:
         except (MessageTooLarge, RequestTimeout, HeadersTooLarge, DeadlineExceeded) as error:
             if exchange.started:
                 raise
-            await _answer(scope, send, error)
+            await refuse(scope, send, error)
 
     async def _timed(self, clock: Clock, scope: Any, exchange: Exchange) -> None:
         assert self._timeout_s is not None
@@ -231,7 +231,9 @@ def _too_large(limit: int) -> MessageTooLarge:
     return MessageTooLarge(f"body is longer than {limit} bytes; send less, or set 'max_body_bytes'")
 
 
-async def _answer(scope: Any, send: Any, error: CliffracerError) -> None:
+async def refuse(scope: Any, send: Any, error: CliffracerError) -> None:
+    """Answer with a problem, and end the connection: what follows on it may be no request."""
+
     async def closing(message: Any) -> None:
         if message["type"] == "http.response.start" and scope["http_version"] not in ("2", "3"):
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}

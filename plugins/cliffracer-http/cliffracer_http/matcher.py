@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 from cliffracer_core.errors import ConfigurationError
 
-__all__ = ["Matcher", "parameters_of"]
+__all__ = ["Matcher", "is_broken", "parameters_of"]
 
 T = TypeVar("T")
 _PART = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
@@ -106,7 +106,7 @@ class Matcher(Generic[T]):
         last = self._last.get(head)  # nothing but a wholly static path is preferred to it
         if last is not None and tail and tail[0] != "." and tail.isascii() and tail.isprintable():
             return last[0], {last[1]: tail}
-        if not (path.isascii() and path.isprintable()) and _is_broken(path):
+        if not (path.isascii() and path.isprintable()) and is_broken(path):
             return None
         node = self._root
         segments = path.split("/")
@@ -149,6 +149,6 @@ def _shape(path: str) -> str:
     return _PART.sub(lambda match: "{:path}" if match[2] else "{}", path)
 
 
-def _is_broken(path: str) -> bool:
+def is_broken(path: str) -> bool:
     """Tell whether a path holds control characters, or the server's sign for bytes that are no UTF-8."""
     return "\ufffd" in path or any(each < " " or each == "\x7f" for each in path)

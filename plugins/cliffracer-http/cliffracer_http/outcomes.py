@@ -9,12 +9,12 @@ from typing import Any
 from cliffracer_core.errors import CliffracerError, ValidationError
 from cliffracer_core.schemas import Schemas
 
-from .examples import Examples, is_response, numbered
+from .examples import Examples, numbered
 from .model import RouteModel
 from .negotiation import EVENT_STREAM
 from .pieces import Json, members_of
 from .problems import PROBLEM_TYPE, Problem
-from .responses import Event, HTMLResponse, PlainTextResponse, RedirectResponse, Reply, Response
+from .responses import Event, HTMLResponse, PlainTextResponse, RedirectResponse, Reply, Response, is_response
 from .streaming import LINES
 
 __all__ = ["failures_of", "success_of"]

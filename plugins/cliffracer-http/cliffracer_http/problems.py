@@ -1,4 +1,4 @@
-"""Errors as problem details (RFC 9457), the same for routes, unknown paths and mounted applications."""
+"""Errors as problem details (RFC 9457), the same for routes, unknown paths and what is added to `service.app`."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ logger = logging.getLogger("cliffracer.http")
 
 PROBLEM_TYPE = "application/problem+json"
 _RETRY = (429, 503)
+_CODES = {404: "not_found", 405: "method_not_allowed", 413: "message_too_large", 416: "range_not_satisfiable"}
+"""Of what Starlette raises."""
 Header = tuple[bytes, bytes]
 
 
@@ -46,8 +48,7 @@ def problem_of(error: BaseException, service: str, correlation_id: str) -> tuple
         given = [(name.lower().encode(), value.encode("latin-1")) for name, value in (error.headers or {}).items()]
         title = _title(error.status_code)
         detail = "" if error.detail == title else str(error.detail)
-        code = {404: "not_found", 405: "method_not_allowed", 413: "message_too_large"}.get(error.status_code, "")
-        return _problem(error.status_code, detail, correlation_id, code=code), given
+        return _problem(error.status_code, detail, correlation_id, code=_CODES.get(error.status_code, "")), given
     body = to_body(error, service, correlation_id)
     details = dict(body.details)
     errors = details.pop("errors", [])

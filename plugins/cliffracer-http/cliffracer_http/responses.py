@@ -7,17 +7,12 @@ from typing import Any
 
 import msgspec
 from starlette.requests import Request
-from starlette.responses import (
-    FileResponse,
-    HTMLResponse,
-    PlainTextResponse,
-    RedirectResponse,
-    Response,
-    StreamingResponse,
-)
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
 
 from cliffracer_core.errors import EncodingError
 from cliffracer_core.messages import JSON, validate_headers
+
+from .files import FileResponse
 
 __all__ = [
     "Event",
@@ -29,7 +24,7 @@ __all__ = [
     "Request",
     "Response",
 ]
-__all__ += ["StreamingResponse", "encode_event"]
+__all__ += ["StreamingResponse", "encode_event", "is_response"]
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -89,3 +84,8 @@ def encode_event(item: Any) -> bytes:
 
 def _lines(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def is_response(hint: Any, *kinds: type) -> bool:
+    """Tell whether a type is a response that a handler makes itself, of one of these kinds."""
+    return isinstance(hint, type) and issubclass(hint, kinds or (Response, Reply))

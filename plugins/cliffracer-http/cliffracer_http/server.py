@@ -56,8 +56,9 @@ class Server:
         body = BodyLimits(settings.max_body_bytes, settings.body_timeout_s)
         dispatcher = Dispatcher(wiring.service.name, table, app, static, body, max_headers=settings.max_headers)
         self.models = self._fill(table, dispatcher, app, wiring, routes, settings)
-        factories = [*_configured(settings), *asgi]
-        self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))
+        others = [*map(_imported, settings.middleware), *asgi]
+        whole = dispatcher.wrap(_configured(settings), others)
+        self._resident = Resident(wiring, self.models, table, dispatcher, whole)
         limits = (route.options.get("sockets") for route, _ in routes)
         self._resident.sockets = next((each for each in limits if isinstance(each, SocketLimits)), SocketLimits())
         self._resident.socket_paths = [route.path for route, _ in routes if SOCKET in route.methods]
@@ -132,7 +133,7 @@ def _configured(settings: HttpSettings) -> list[Callable[[Any], Any]]:
         )  # fmt: skip
     if settings.compression:
         factories.append(lambda app: compressing(app, settings.compression_min_bytes))
-    return [*factories, *map(_imported, settings.middleware)]
+    return factories
 
 
 def _imported(name: str) -> Callable[[Any], Any]:

@@ -14,10 +14,14 @@ from starlette.datastructures import Headers
 from starlette.middleware.cors import CORSMiddleware
 from starlette.middleware.gzip import GZipResponder, IdentityResponder
 
+from .edge import correlated
+from .negotiation import quality
+
 __all__ = ["Shortcut", "compressing", "cross_origin"]
 
 _ORIGIN = b"origin"
 _ACCEPT_ENCODING = b"accept-encoding"
+_ENCODING = b"content-encoding"
 _VARY = (b"vary", b"Origin")
 _name = itemgetter(0)
 _START, _BODY = "http.response.start", "http.response.body"
@@ -68,6 +72,7 @@ def cross_origin(app: Any, **options: Any) -> Any:
         options: of `CORSMiddleware`.
     """
     whole = CORSMiddleware(app, **options)
+    asked = correlated(whole)  # a preflight request is answered there and goes no further
     known = {each.encode("latin-1"): _allowing(whole, each) for each in whole.allow_origins}
     everybody = known.get(b"*")
     if everybody is not None and whole.allow_credentials:
@@ -81,7 +86,9 @@ def cross_origin(app: Any, **options: Any) -> Any:
             return app(scope, receive, _Varying(send, scope))
         origin = next(value for name, value in headers if name == _ORIGIN)
         allowing = None if scope["method"] == "OPTIONS" else known.get(origin, everybody)
-        return whole(scope, receive, send) if allowing is None else app(scope, receive, allowing(send, scope))
+        if allowing is not None:
+            return app(scope, receive, allowing(send, scope))
+        return (asked if scope["method"] == "OPTIONS" else whole)(scope, receive, send)
 
     return call
 
@@ -117,9 +124,29 @@ def compressing(app: Any, minimum_size: int) -> Any:
     def call(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return app(scope, receive, send)
+        if scope["method"] == "HEAD":
+            return app(scope, receive, _unmeasured(scope, send))
         return app(scope, receive, Compressed(send, scope))
 
     return call
+
+
+def _takes_gzip(scope: Any) -> bool:
+    taken = b",".join(value for name, value in scope["headers"] if name == _ACCEPT_ENCODING)
+    return taken != b"" and quality(taken, "gzip") > 0
+
+
+def _unmeasured(scope: Any, send: Any) -> Any:
+    """Leave out the length of what GET might compress: nobody has made that, so as to know (RFC 9110, section 8.6)."""
+    if not _takes_gzip(scope):
+        return send
+
+    def without_length(message: Any) -> Awaitable[None]:
+        if message["type"] == _START:
+            message = {**message, "headers": [each for each in message["headers"] if each[0] != b"content-length"]}
+        return send(message)  # type: ignore[no-any-return]  # ASGI's
+
+    return without_length
 
 
 class _Compressed(Shortcut):
@@ -148,18 +175,29 @@ class _Compressed(Shortcut):
             await self.inner(start)
             await self.inner(message)
             return
-        through = self.through = self._responder().send_with_compression
+        if start is not None and start["status"] == 206:  # a range is one of the bytes as they are
+            through = self.through = self.inner
+        else:
+            through = self.through = self._responder().send_with_compression
         if start is not None:
             # copies: a response may be sent again, to another request, and Starlette writes into both
             await through({**start, "headers": list(start.get("headers", ()))})
         await through({**message})
 
     def _responder(self) -> IdentityResponder:
-        taken = b", ".join(value for name, value in self.scope["headers"] if name == _ACCEPT_ENCODING)
-        made = GZipResponder if b"gzip" in taken else IdentityResponder
+        made = GZipResponder if _takes_gzip(self.scope) else IdentityResponder
         responder = made(_unused, int(self.below))
-        responder.send = self.inner
+        given = () if self.start is None else self.start.get("headers", ())
+        encoded = any(name.lower() == _ENCODING for name, _ in given)
+        responder.send = self.inner if encoded else self._weakened
         return responder
+
+    async def _weakened(self, message: Any) -> None:
+        """Send; a strong `ETag` of what has become gzip names other bytes than that of the response as it was."""
+        if message["type"] == _START and any(name == _ENCODING for name, _ in message["headers"]):
+            headers = [(n, b"W/" + v if n == b"etag" and v[:1] == b'"' else v) for n, v in message["headers"]]
+            message = {**message, "headers": headers}
+        await self.inner(message)
 
 
 async def _unused(scope: Any, receive: Any, send: Any) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -144,7 +144,11 @@ async def test_unknown_paths_and_methods_are_problems_when_asked_for(serve: Any)
     missing = await client.get("/nowhere")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")
     wrong = await client.post("/items/1")
-    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (405, "method_not_allowed", "GET, HEAD")
+    assert (wrong.status_code, wrong.json()["code"], wrong.headers["allow"]) == (
+        405,
+        "method_not_allowed",
+        "GET, HEAD, OPTIONS",
+    )
     head = await client.head("/nowhere")
     assert (head.status_code, head.content) == (404, b"")
     assert (await client.request("PROPFIND", "/items/1")).status_code == 405
@@ -261,21 +265,34 @@ async def test_start_fails_when_settings_cannot_be(http: dict[str, Any], text: s
 
 
 async def test_failure_of_middleware_is_a_closed_request_when_it_raises(serve: Any) -> None:
-    """Middleware that crashes ends its request and no other."""
+    """It ends its request and no other, as a problem; what it answers itself has an id, and what CORS adds."""
 
     def crashing(app: Any) -> Any:
         async def call(scope: Any, receive: Any, send: Any) -> None:
             if scope["path"] == "/items/crash":
                 raise RuntimeError("middleware is broken")
+            if scope["path"] == "/items/busy":
+                raise ConflictError("not now")
+            if scope["path"] == "/items/stop":
+                await PlainTextResponse("stop", 403)(scope, receive, send)
+                return
             await app(scope, receive, send)
 
         return call
 
-    service = shop()
+    service = shop(cors={"origins": [ORIGIN]})
     service.app.add_middleware(crashing)
     client: httpx.AsyncClient = await serve(service)
-    assert (await client.get("/items/crash")).status_code == 500
-    assert (await client.get("/items/1")).status_code == 200
+    headers = {"origin": ORIGIN, "x-correlation-id": "mine"}
+    crashed, busy, stopped, served = [
+        await client.get(f"/items/{name}", headers=headers) for name in ("crash", "busy", "stop", "1")
+    ]
+    assert (crashed.status_code, crashed.json()["code"], "broken" in crashed.text) == (500, "internal_error", False)
+    assert (busy.status_code, busy.json()["detail"]) == (409, "not now")
+    assert (stopped.status_code, stopped.text, served.status_code) == (403, "stop", 200)
+    for answer in (crashed, busy, stopped, served):
+        assert answer.headers.get_list("x-correlation-id") == ["mine"]
+        assert answer.headers["access-control-allow-origin"] == ORIGIN
 
 
 # --- CORS and compression ---------------------------------------------------------------------------
@@ -345,6 +362,10 @@ async def test_files_are_served_when_a_folder_is_configured(serve: Any, folder: 
         answer = await client.get(f"/files/{path}")
         assert answer.status_code in (404, 405), path
         assert "secret" not in answer.text.replace("secret.txt", "")
+    beyond = await client.get("/files/assets/app.js", headers={"range": "bytes=9-"})
+    assert (beyond.status_code, beyond.json()["code"], beyond.headers["content-range"]) == (
+        416, "range_not_satisfiable", "bytes */9"
+    )  # fmt: skip
     wrong = await client.post("/files/assets/app.js")
     assert (wrong.status_code, wrong.headers["content-type"]) == (405, "application/problem+json")
     assert (await client.get("/items/1")).json() == "1"
@@ -361,7 +382,8 @@ async def test_index_answers_for_pages_when_a_single_page_application_is_configu
     assert (await client.get("/assets/app.js", headers=page)).text == "let x = 1"
     assert (await client.get("/items/1", headers=page | {"accept": "*/*"})).json() == "1"
     assert (await client.get("/health", headers=page)).json()["status"] == "healthy"
-    for path, headers in (("/assets/none.js", page), ("/settings", {"accept": "application/json"})):
+    broken = [(path, page) for path in ("/a%00", "/%ff", "/a%0d%0ab")]
+    for path, headers in (("/assets/none.js", page), ("/settings", {"accept": "application/json"}), *broken):
         missing = await client.get(path, headers=headers)
         assert (missing.status_code, missing.headers["content-type"]) == (404, "application/problem+json")
     assert (await client.post("/settings", headers=page)).status_code == 405
@@ -390,13 +412,22 @@ async def test_websocket_of_the_application_works_when_it_is_added(serve: Any) -
 
 
 async def test_body_of_a_mounted_route_is_limited_when_it_is_read(serve: Any) -> None:
-    """`max_body_bytes` holds for what is mounted, too."""
+    """`max_body_bytes` holds for what is mounted, too, and for applications that make a 500 of every error."""
 
     async def size(request: Request) -> PlainTextResponse:
         return PlainTextResponse(str(len(await request.body())))
 
     service = shop(max_body_bytes=1000)
     service.app.add_route("/size", size, methods=["POST"])
+    service.app.mount("/sub", Starlette(routes=[Route("/size", size, methods=["POST"])]))
     client: httpx.AsyncClient = await serve(service)
-    assert (await client.post("/size", content=b"x" * 1000)).text == "1000"
-    assert (await client.post("/size", content=b"x" * 1001)).status_code == 413
+
+    async def parts() -> AsyncIterator[bytes]:
+        for _ in range(3):
+            yield b"x" * 500
+
+    for path in ("/size", "/sub/size"):
+        assert (await client.post(path, content=b"x" * 1000)).text == "1000"
+        for content in (b"x" * 1001, parts()):
+            answer = await client.post(path, content=content)
+            assert (answer.status_code, answer.json()["code"]) == (413, "message_too_large")

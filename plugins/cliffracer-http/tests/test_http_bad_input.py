@@ -101,6 +101,21 @@ async def test_request_is_refused_when_its_framing_is_broken(port: int, request_
     assert status(await talk(port, line(b"/users/7"))) == 200
 
 
+HOSTS = [
+    (b"", b"1.1", 400), (b"Host:\r\n", b"1.1", 400), (b"Host: a\r\nX: y\r\nHost: b\r\n", b"1.1", 400),
+    (b"Host: a/b\r\n", b"1.1", 400), (b"Host: <a b>\r\n", b"1.1", 400), (b"Host: [::1]:80\r\n", b"1.1", 200),
+    (b"", b"1.0", 200),
+]  # fmt: skip
+
+
+async def test_request_is_refused_when_it_does_not_name_one_host(port: int) -> None:
+    """HTTP/1.1 asks for one `Host`, also of what nobody serves and of the health pages; HTTP/1.0 does not."""
+    for hosts, version, expected in HOSTS:
+        for target in (b"/users/7", b"/health", b"/nowhere"):
+            answer = await talk(port, b"GET " + target + b" HTTP/" + version + b"\r\n" + hosts + b"\r\n")
+            assert status(answer) == (404 if expected == 200 and target == b"/nowhere" else expected), answer[:300]
+
+
 async def test_handler_does_not_run_when_the_body_ends_too_early(port: int, caplog: pytest.LogCaptureFixture) -> None:
     """A client that announces more than it sends and goes away: nobody is called, nothing is logged as a failure."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)

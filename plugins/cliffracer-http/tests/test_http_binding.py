@@ -246,10 +246,13 @@ async def test_request_has_its_body_when_a_parameter_took_it_too(client: httpx.A
         ("/types/2024-01-01/1/red?flag=true&flag=true&ratio=1&ratio=x", [("query", "flag"), ("query", "ratio")]),
         ("/types/2024-01-01/1.5/red", [("path", "number")]),
         ("/types/2024-01-01/99999999999999999999999999999999/red?ratio=", [("query", "ratio")]),
+        ("/types/2024-01-01/1/red?ratio=nan", [("query", "ratio")]),
+        ("/filter?minPrice=-inf", [("query", "filter")]),
         ("/many", [("query", "tag")]),
         ("/many?tag=a&number=1&number=x", [("query", "number")]),
         ("/filter?minPrice=x&page=y", [("query", "minPrice"), ("query", "page")]),
         ("/filter?colours=red&colours=green", [("query", "colours/1")]),
+        ("/filter?minPrice=x&colours=green&page=1", [("query", "minPrice"), ("query", "colours/0")]),
     ],
 )
 async def test_every_wrong_parameter_is_listed_when_a_request_is_refused(

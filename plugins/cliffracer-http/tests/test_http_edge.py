@@ -100,12 +100,15 @@ async def test_internal_headers_are_dropped_when_they_come_from_outside(client: 
 
 
 def test_malformed_headers_are_as_none_when_they_come_from_outside() -> None:
-    """A traceparent, key or timeout that does not follow its grammar is not given."""
-    raw = [(b"traceparent", b"00-xyz"), (b"idempotency-key", b" k"), (b"timeout-ms", b"-5"), (b"timeout-ms", b"soon")]
+    """A traceparent or timeout that does not follow its grammar is not given; a key is the empty one, to be refused."""
+    raw = [(b"traceparent", b"00-xyz"), (b"timeout-ms", b"-5"), (b"timeout-ms", b"soon")]
     headers, id, timeout_s, content_type, accept, _ = admit(raw)
     assert (headers, timeout_s, content_type, accept) == ({}, None, b"", b"")
     assert len(id) == 32
-    assert admit([(b"idempotency-key", b"k" * 256)])[0] == {}
+    for trace in (TRACE.replace("4bf92f3577b34da6a3ce929d0e0e4736", "0" * 32), "ff" + TRACE[2:], TRACE + "-00"):
+        assert admit([(b"traceparent", trace.encode())])[0] == {}
+    for key in (b"k" * 256, b" k", b""):
+        assert admit([(b"idempotency-key", key)])[0] == {"Idempotency-Key": ""}
     assert admit([(b"accept", b"a/b"), (b"accept", b"c/d")])[4] == b"a/b,c/d"
 
 

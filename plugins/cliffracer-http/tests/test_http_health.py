@@ -103,6 +103,31 @@ async def test_service_is_not_ready_when_its_broker_is_away(serve: Any) -> None:
         assert (detailed.status_code, detailed.json()["cut"]) == (status, "connected" if up else "disconnected")
 
 
+async def test_service_is_not_ready_when_it_starts(serve: Any) -> None:
+    """What listens already while something else still starts answers: alive, and not ready."""
+    seen: list[tuple[int, str]] = []
+
+    class Timer:
+        """What starts after the listeners."""
+
+        @hookimpl
+        def cliffracer_register_entry_points(self, declaration: Any, service: ServiceInfo) -> list[Any]:
+            return [self]
+
+        async def start(self, entry: Any) -> None:
+            async with httpx.AsyncClient(base_url=service.http.url) as client:
+                for path in ("/health/ready", "/health/live", "/health"):
+                    answer = await client.get(path)
+                    seen.append((answer.status_code, answer.json()["status"]))
+
+        async def stop(self) -> None: ...
+
+    service: Any = Web(ServiceConfig(unique(), http_port=0), plugins={"timer": Timer()})
+    async with service:
+        pass
+    assert seen == [(503, "not ready"), (200, "alive"), (200, "not ready")]
+
+
 async def test_service_is_not_ready_when_it_drains(serve: Any) -> None:
     """While a running request holds up the stop, the connection that is open still answers: 503."""
     began, go = asyncio.Event(), asyncio.Event()

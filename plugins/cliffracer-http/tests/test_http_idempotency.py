@@ -155,6 +155,14 @@ async def test_key_means_nothing_when_the_method_is_safe_or_there_is_no_store(
     assert [(await other.post("/orders", json=TEA, headers=KEY)).json()["number"] for _ in range(2)] == [1, 2]
 
 
+@pytest.mark.parametrize("key", [b"", b"k" * 256, b"k\xfc"])
+async def test_key_is_refused_when_it_is_malformed(client: httpx.AsyncClient, key: bytes) -> None:
+    """Who counts on a key is told that it cannot be kept; nothing runs. Where no key is heeded it is none."""
+    answer = await client.post("/orders", json=TEA, headers={b"Idempotency-Key": key})
+    assert (answer.status_code, "printable" in answer.json()["detail"], Orders.runs) == (400, True, [])
+    assert (await client.get("/safe", headers={b"Idempotency-Key": key})).status_code == 200
+
+
 async def test_start_fails_when_the_store_is_not_configured(serve: Any) -> None:
     """A misspelt store is found at start."""
     with pytest.raises(ConfigurationError, match="http.idempotency_store: there is no store 'keys'; known are"):

@@ -26,6 +26,7 @@ from cliffracer_http import (
     post,
 )
 from cliffracer_http.negotiation import choose, quality
+from cliffracer_http.problems import PROBLEM_TYPE
 from cliffracer_http.responses import encode_event
 from cliffracer_http.streaming import BREATH
 from hypothesis import given
@@ -171,6 +172,19 @@ class Results(CliffracerService):
         yield "first"
         raise NotFoundError("lost")
 
+    @get("/split")
+    async def split(self) -> Response:
+        return Response(headers={"X-Own": "a\r\nSet-Cookie: stolen=1"})
+
+    @post("/once")
+    async def once(self) -> dict[str, int]:
+        self.ended.append("once")
+        return {}
+
+    @post("/page")
+    async def page(self) -> Response:
+        return PlainTextResponse("page")
+
     @post("/empty-reply", status_code=204)
     async def empty_reply(self) -> dict[str, int]:
         return {"ignored": 1}
@@ -229,6 +243,23 @@ async def test_response_is_sent_as_it_is_when_a_handler_returns_one(client: http
     assert (redirected.status_code, redirected.headers["location"]) == (307, "/shared")
 
 
+async def test_response_is_refused_when_a_header_would_end_its_line(client: httpx.AsyncClient) -> None:
+    """A line break in a header of a handler's own response is a 500 on every server, and no second header."""
+    answer = await client.get("/split")
+    assert (answer.status_code, answer.json()["code"], "set-cookie" in answer.headers) == (500, "encoding_error", False)
+
+
+async def test_handler_does_not_run_when_the_client_takes_nothing_it_sends(client: httpx.AsyncClient) -> None:
+    """406 before a POST has changed something; what is a response of its own may be of any type."""
+    Results.ended.clear()
+    for accept in ("text/html", "application/json;q=0"):
+        answer = await client.post("/once", headers={"accept": accept})
+        assert (answer.status_code, answer.json()["code"], Results.ended) == (406, "not_acceptable", [])
+    assert (await client.post("/once", headers={"accept": "application/msgpack"})).content == b"\x80"
+    assert Results.ended == ["once"]
+    assert (await client.post("/page", headers={"accept": "text/plain"})).text == "page"
+
+
 async def test_media_type_is_the_routes_when_it_is_set(client: httpx.AsyncClient) -> None:
     """`media_type=` sends text and bytes as they are."""
     answer = await client.get("/text")
@@ -255,10 +286,29 @@ async def test_part_of_a_file_is_sent_when_a_range_is_asked_for(client: httpx.As
     assert (await client.get("/file", headers={"range": "bytes=-5"})).content == content[-5:]
     two = await client.get("/file", headers={"range": "bytes=0-1,100-101"})
     assert two.headers["content-type"].startswith("multipart/byteranges")
-    beyond = await client.get("/file", headers={"range": "bytes=20000-"})
-    assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */10240")
+    for none in ("bytes=20000-", "bytes=10240-10241,20000-", "bytes=-0"):
+        beyond = await client.get("/file", headers={"range": none})
+        assert (beyond.status_code, beyond.headers["content-range"]) == (416, "bytes */10240")
+        assert (beyond.headers["content-type"], beyond.json()["code"]) == (PROBLEM_TYPE, "range_not_satisfiable")
+    some = await client.get("/file", headers={"range": "bytes=2-1000000, 20000-"})
+    assert (some.status_code, some.content) == (206, content[2:])
+    for ignored in ("lines=0-1", "bytes=5-2", "bytes=a-b", "bytes", "bytes=", "bytes=1-2,x", "bytes=" + "0-1," * 101):
+        assert (await client.get("/file", headers={"range": ignored})).content == content
     head = await client.head("/file")
     assert (head.headers["content-length"], head.content) == ("10240", b"")
+
+
+async def test_file_is_sent_whole_or_not_when_the_client_names_a_version(client: httpx.AsyncClient) -> None:
+    """`If-Range` with another version ignores the range; `If-None-Match` with this one is a 304."""
+    tag = (await client.get("/file")).headers["etag"]
+    for version, status in ((tag, 206), ('"other"', 200), (f"W/{tag}", 200)):
+        assert (await client.get("/file", headers={"range": "bytes=0-1", "if-range": version})).status_code == status
+    other = await client.get("/file", headers={"range": "bytes=20000-", "if-range": '"other"'})
+    assert (other.status_code, len(other.content)) == (200, 10240)
+    for method in ("GET", "HEAD"):
+        known = await client.request(method, "/file", headers={"if-none-match": f'"x", {tag}', "range": "bytes=0-1"})
+        assert (known.status_code, known.content, known.headers["etag"]) == (304, b"", tag)
+    assert (await client.get("/file", headers={"if-none-match": '"x"'})).status_code == 200
 
 
 async def test_answer_is_a_problem_when_a_file_is_missing(client: httpx.AsyncClient) -> None:

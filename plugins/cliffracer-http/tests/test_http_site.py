@@ -70,7 +70,7 @@ async def test_services_share_a_port_when_they_run_in_one_process(free_port: Cal
         assert (await client.get("/hello")).text == "hello"
         assert (await client.get("/users")).text == "users' own"
         assert (await client.get("/orders")).status_code == 404
-        assert (await client.post("/orders/1")).headers["allow"] == "GET, HEAD"
+        assert (await client.post("/orders/1")).headers["allow"] == "GET, HEAD, OPTIONS"
         assert [each.path for each in orders.http.routes] == ["/orders/{id}"]
 
 

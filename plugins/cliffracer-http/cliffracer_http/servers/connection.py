@@ -8,12 +8,12 @@ from typing import Any, cast
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 from hypercorn.events import Closed, RawData, Updated
-from hypercorn.protocol import ProtocolWrapper
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from .frames import Turn
+from .hypercorn_http2 import Protocols
 from .hypercorn_sockets import SocketApp
 from .inbox import Group
 from .interface import LINGER_BYTES, LINGER_S, ServerSettings
@@ -40,7 +40,7 @@ class Connection:
         self._reader = reader
         self._writer = writer
         self._loop = asyncio.get_running_loop()
-        self._protocol: ProtocolWrapper | None = None
+        self._protocol: Protocols | None = None
         self._idle = True
         self._done = False
         """The protocol has ended; what still comes is thrown away."""
@@ -63,7 +63,7 @@ class Connection:
             self._clock(0, None)
             transport.close()
 
-    def _wrap(self, group: Group) -> ProtocolWrapper:
+    def _wrap(self, group: Group) -> Protocols:
         extra = self._writer.get_extra_info
         sock, tls = extra("socket"), extra("ssl_object")
         client = parse_socket_addr(sock.family, sock.getpeername())
@@ -71,11 +71,21 @@ class Connection:
         alpn = "http/1.1" if tls is None else tls.selected_alpn_protocol()
         state = ConnectionState({})
         app = SocketApp(self._app, self._settings.sockets, self._turn, self._writer.transport)
-        return ProtocolWrapper(
-            app, self._config, self._context, group, state, tls is not None, client, server, self._send, alpn
+        return Protocols(
+            self._write,
+            app,
+            self._config,
+            self._context,
+            group,
+            state,
+            tls is not None,
+            client,
+            server,
+            self._send,
+            alpn,
         )
 
-    async def _read(self, protocol: ProtocolWrapper) -> None:
+    async def _read(self, protocol: Protocols) -> None:
         late = 0
         while True:
             try:
@@ -89,7 +99,7 @@ class Connection:
                 if late > LINGER_BYTES:
                     self.abort()
                 continue
-            if len(data) > self._settings.max_header_bytes and self._is_long_head(protocol, data):
+            if (self._in_head or len(data) > self._settings.max_header_bytes) and self._is_long_head(protocol, data):
                 self._done = True
                 self._writer.write(_TOO_LONG)
                 self._end()
@@ -100,15 +110,17 @@ class Connection:
                 self._in_head = True
         await protocol.handle(Closed())
 
-    def _is_long_head(self, protocol: ProtocolWrapper, data: bytes) -> bool:
-        """Tell whether a head that comes in one piece is too long: h11 limits only those that are not complete."""
-        inner = protocol.protocol
+    def _is_long_head(self, protocol: Protocols, data: bytes) -> bool:
+        """Tell whether a head is too long with what has come now: h11 limits only those that are not complete."""
+        inner, limit = protocol.protocol, self._settings.max_header_bytes
         if not self._idle or not isinstance(inner, H11Protocol) or data.startswith(b"PRI * HTTP/2.0"):
             return False
-        return data.find(b"\r\n\r\n", 0, self._settings.max_header_bytes) < 0
+        if self._in_head:
+            data = inner.connection.trailing_data[0] + data
+        return len(data) > limit and data.find(b"\r\n\r\n", 0, limit) < 0
 
     @staticmethod
-    def _has_part_of_head(protocol: ProtocolWrapper) -> bool:
+    def _has_part_of_head(protocol: Protocols) -> bool:
         inner = protocol.protocol
         return isinstance(inner, H11Protocol) and bool(inner.connection.trailing_data[0])
 
@@ -132,6 +144,10 @@ class Connection:
                 self._clock(0, None)
         elif isinstance(event, Closed):
             self._finish()
+
+    def _write(self, data: bytes) -> None:
+        if not self._writer.transport.is_closing():
+            self._writer.write(data)
 
     def _clock(self, delay_s: float, then: Any) -> None:
         if self._timer is not None:

@@ -57,7 +57,6 @@ class GranianServer:
         socket_codes=False,
         socket_limit=False,
         socket_compression=False,
-        early_response=False,
         framing_refused=False,
     )
 
@@ -78,7 +77,7 @@ class GranianServer:
             Certificates(settings, ["http/1.1"])  # its errors, before Granian panics
         self._settings = settings
         found = self._found = listen(settings)
-        running, whole = self._running, framed(app)
+        running, whole = self._running, framed(app, drain=True)
 
         async def counted(scope: Any, receive: Any, send: Any) -> None:
             task = asyncio.current_task()

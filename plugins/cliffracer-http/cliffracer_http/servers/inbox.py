@@ -20,11 +20,17 @@ class Inbox:
 
     Args:
         size: messages of a body that may wait.
+
+    HTTP/2 bounds what a client may send by what was taken, and must not wait on one stream for another: it adds parts
+    with `add`, and is told by `taken` of their bytes, once.
     """
 
     def __init__(self, size: int) -> None:
         self._size = size
         self._messages: deque[Any] = deque()
+        self._owed: deque[int] = deque()
+        """For each message, the bytes to tell of when it is taken."""
+        self.taken: Callable[[int], None] | None = None
         self._there = asyncio.Event()
         self._space = asyncio.Event()
         self._last: Any = None
@@ -37,12 +43,33 @@ class Inbox:
             if message["type"].endswith("disconnect"):
                 self._last = message
                 self._space.set()
+                self._tell(sum(self._owed))
+                self._owed = deque([0] * len(self._owed))
         else:
             while len(self._messages) >= self._size and self._last is None:
                 self._space.clear()
                 await self._space.wait()
+        self._append(message, 0)
+
+    def add(self, body: bytes, size: int, *, more: bool) -> None:
+        """Add a part of a body at once; `size` is what the client's window counts it as."""
+        if self._last is not None:
+            self._tell(size)
+        elif len(self._messages) >= self._size and more:
+            last = self._messages[-1]
+            self._messages[-1] = {**last, "body": last["body"] + body}
+            self._owed[-1] += size
+        else:
+            self._append({"type": "http.request", "body": body, "more_body": more}, size)
+
+    def _append(self, message: Any, size: int) -> None:
         self._messages.append(message)
+        self._owed.append(size)
         self._there.set()
+
+    def _tell(self, size: int) -> None:
+        if size and self.taken is not None:
+            self.taken(size)
 
     async def get(self) -> Any:
         """Take the next message; the last one, a disconnect, again and again."""
@@ -52,6 +79,7 @@ class Inbox:
             self._there.clear()
             await self._there.wait()
         self._space.set()
+        self._tell(self._owed.popleft())
         return self._messages.popleft()
 
 

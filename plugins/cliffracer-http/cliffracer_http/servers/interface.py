@@ -49,8 +49,6 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """An idle connection is closed in time."""
     write_timeout: bool = True
     """A client that does not read its response is cut off in time."""
-    early_response: bool = True
-    """A response sent before the whole body was read reaches a client that is still sending."""
     framing_refused: bool = True
     """A request with both a length and chunks gets 400; where False it is read by chunks, and the connection ends."""
 

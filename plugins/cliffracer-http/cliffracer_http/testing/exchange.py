@@ -77,11 +77,13 @@ class ExchangeContract(ServerSuite):
 
     async def test_a_connection_serves_again_when_its_body_was_not_read(self) -> None:
         """A response that did not wait for the body reaches its client, and the next request is served."""
-        self.needs("early_response")
         _, url = await self.serve()
         async with httpx.AsyncClient(base_url=url, timeout=10) as client:
-            for _ in range(3):
-                response = await client.post("/unread", content=bytes(3_000_000))
+            for size in (10, 3_000_000, 10, 3_000_000, 10):
+                response = await client.post("/unread", content=bytes(size))
+                assert (response.status_code, response.text) == (200, "/unread")
+            for _ in range(10):  # a form is sent in several small pieces
+                response = await client.post("/unread", files={"file": bytes(10)})
                 assert (response.status_code, response.text) == (200, "/unread")
 
     async def test_a_body_that_nobody_reads_holds_nothing(self) -> None:
@@ -104,6 +106,13 @@ class ExchangeContract(ServerSuite):
         async with Raw(url) as raw:
             await raw.send(b"".join(GET % b"/%d" % number for number in range(20)))
             assert [(await raw.response()).body for _ in range(20)] == [b"/%d" % number for number in range(20)]
+
+    async def test_a_whole_url_is_answered_as_its_path(self) -> None:
+        """As proxies are asked, which every server must understand (RFC 9112, section 3.2.2)."""
+        _, url = await self.serve()
+        async with Raw(url) as raw:
+            await raw.send(GET % b"http://test/whole?x=1")
+            assert (await raw.response()).body == b"/whole"
 
     async def test_sockets_work(self) -> None:
         """A websocket sends and receives, beside HTTP on one port."""
@@ -174,15 +183,25 @@ class ExchangeContract(ServerSuite):
             await self.serve(tls_cert=str(broken))
 
     async def test_speaks_http2(self, tmp_path: Path) -> None:
-        """Many requests run at once on one HTTP/2 connection."""
+        """Many requests run at once on one HTTP/2 connection; one whose body nobody reads holds up none."""
         self.needs("http2", "tls")
         chain, key, authority = self.certificate(tmp_path)
         _, url = await self.serve(host="localhost", tls_cert=chain, tls_key=key)
         context = ssl.create_default_context(cafile=authority)
         async with httpx.AsyncClient(base_url=url, http1=False, http2=True, verify=context, timeout=10) as client:
             assert (await client.get("/two")).http_version == "HTTP/2"
+            for size in (10, 500_000, 3_000_000):
+                assert (await client.post("/unread", content=bytes(size))).text == "/unread"
+            assert (await client.post("/unread", files={"file": bytes(10)})).text == "/unread"
+            unread = asyncio.create_task(client.post("/wait", content=bytes(2_000_000)))
+            await eventually(lambda: self.probe.began["/wait"] == 1)
+            await asyncio.sleep(0.2)  # for the buffers to fill
+            assert (await client.get("/meanwhile")).text == "/meanwhile"
+            self.probe.go.set()
+            assert (await unread).text == "waited"
+            self.probe.go.clear()
             waiting = [asyncio.create_task(client.get("/wait")) for _ in range(20)]
-            await eventually(lambda: self.probe.began["/wait"] == 20)
+            await eventually(lambda: self.probe.began["/wait"] == 21)
             self.probe.go.set()
             assert [(await each).text for each in waiting] == ["waited"] * 20
             assert (await client.post("/size", content=bytes(500_000))).text == "500000"
