@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -30,7 +31,10 @@ class Page(msgspec.Struct, Generic[M]):
 
 def place_of(model: DatabaseModel, field: str) -> str:
     """Return where the rows after this one begin, as text that an URL can carry."""
-    key = msgspec.json.encode([field, getattr(model, field), model.id])
+    value = getattr(model, field)
+    if isinstance(value, float) and not math.isfinite(value):
+        value = str(value)  # of which JSON has no number
+    key = msgspec.json.encode([field, value, model.id])
     return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
@@ -45,7 +49,7 @@ def read_place(table: Table, field: Field, text: str) -> list[Any]:
         name, value, id = msgspec.json.decode(raw, type=tuple[str, msgspec.Raw, UUID])
         if name != field.name:
             raise InvalidValue("'after' is of pages in another order; begin with the first page")
-        key = field.dump(msgspec.json.decode(value, type=field.base))
+        key = field.dump(msgspec.json.decode(value, type=field.base, strict=field.base is not float))
     except (binascii.Error, UnicodeError, msgspec.DecodeError, AttributeError):
         raise InvalidValue("'after' is no place; give 'next' of the page before") from None
     return [key, id] if name != "id" else [id]

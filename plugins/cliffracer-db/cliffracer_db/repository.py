@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -14,6 +15,7 @@ from cliffracer_core.interfaces import ServiceInfo
 from .bulk import Bulk
 from .conditions import AnyOf, Condition, Filter, check, order_of, where
 from .copying import Rows, copy_rows, insert_rows
+from .cursors import portions
 from .database import Database
 from .errors import InvalidValue, RecordNotFound, StaleRecord
 from .ids import as_id
@@ -22,13 +24,14 @@ from .paging import Page, checked_count, place_of, read_place
 from .reads import Reads
 from .statements import Statements
 from .tenancy import TenantRows
+from .transactions import current_transaction
 
 __all__ = ["Repository"]
 
 M = TypeVar("M", bound=DatabaseModel)
 Id = UUID | str
 COPY_CHUNK = 500
-_cursors = itertools.count(1)
+_LARGEST_BATCH = 100_000
 
 
 class Repository(Generic[M]):
@@ -139,7 +142,9 @@ class Repository(Generic[M]):
         values = self._changes(data)
         expecting = expected_updated_at is not None
         text = self._statements.update(builtins.list(data), expecting=expecting)
-        parameters = [*values, key, *((expected_updated_at,) if expecting else ())]
+        parameters = [*values, key]
+        if expecting:
+            parameters.append(self.table.parameter(self.table.field("updated_at"), expected_updated_at))
         rows = await self._rows.fetch_all(text, parameters, self._statements.fields)
         if rows:
             return self._load(rows[0])
@@ -160,10 +165,13 @@ class Repository(Generic[M]):
         Raises:
             UnknownField, InvalidValue: nothing is written.
             UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
+            DatabaseError: no unique constraint is on the fields `on`.
         """
-        fields = (on,) if isinstance(on, str) else tuple(on)
+        fields = (on,) if isinstance(on, str) else tuple(on or ())
         for each in fields:
             self.table.field(each)
+        if not fields:
+            raise InvalidValue("'on' names no field; name a unique one", details={"field": "on"})
         parameters = self.table.dump(self._check(model))
         rows = await self._rows.fetch_all(self._statements.upsert(fields), parameters, self._statements.fields)
         return self._load(rows[0])
@@ -247,7 +255,10 @@ class Repository(Generic[M]):
         Raises:
             InvalidValue: `after` is of no page in this order, or as `find`.
         """
-        ((name, descending),) = self._order(order_by)
+        order = self._order(order_by)
+        if len(order) > 1:
+            raise InvalidValue("pages are in the order of one field", details={"field": "order_by"})
+        name, descending = order[0]
         field = self.table.field(name)
         if field.nullable or field.sql_type == "jsonb":
             raise InvalidValue(f"field {name!r} orders no pages: it may be None, or is a document")
@@ -268,21 +279,30 @@ class Repository(Generic[M]):
     ) -> AsyncGenerator[M, None]:
         """Yield rows one by one from a server-side cursor; memory holds one batch.
 
-        It keeps a connection, and a read-only transaction, until it ends; leave it early with `aclosing`.
-        Errors as `find`.
+        It is part of the running transaction, and ends with it. Outside of one it keeps a connection, and a
+        transaction of its own, until it ends; leave it early with `aclosing`.
+
+        Args:
+            *conditions: as `find`.
+            order_by: as `find`.
+            batch: rows to fetch at a time, 1 to 100,000.
+            **equal: as `find`.
+
+        Raises:
+            UnknownField, InvalidValue: as `find`, or `batch` is out of range.
+            DatabaseError: the transaction that it began in has ended.
         """
+        if not 1 <= checked_count(batch, "batch") <= _LARGEST_BATCH:
+            raise InvalidValue(f"batch {batch!r} is not between 1 and {_LARGEST_BATCH:,}", details={"field": "batch"})
         filter = self._filter(conditions, equal)
         text = self._statements.select(filter.shape, self._order(order_by))
-        name = f"cliffracer_{next(_cursors)}"
-        async with (
-            self._rows.connection() as connection,
-            connection.transaction(),
-            connection.cursor(name, binary=True) as cursor,
-        ):
-            await cursor.execute(text, filter.values)
-            while rows := await cursor.fetchmany(batch):
-                for row in rows:
-                    yield self._load(row)
+        outer = current_transaction(self.db.pool)
+        async with self._rows.connection() as connection:
+            async with connection.transaction() if outer is None else contextlib.nullcontext():
+                async with contextlib.aclosing(portions(connection, text, filter.values, batch, outer)) as read:
+                    async for rows in read:
+                        for row in rows:
+                            yield self._load(row)
 
     async def count(self, *conditions: Condition | AnyOf, **equal: object) -> int:
         """Count the rows for which all conditions hold. Errors as `find`."""

@@ -26,11 +26,15 @@ from .errors import (
     details_of,
 )
 
-__all__ = ["DRIVER_ERRORS", "translate"]
+__all__ = ["DRIVER_ERRORS", "FAILED", "translate"]
 
 DRIVER_ERRORS = (psycopg.Error, UnicodeError)
 """What the driver raises for a statement; a text that is no Unicode fails in Python."""
 
+FAILED = (
+    "a statement of the transaction has failed, so all of it is undone; put what may fail inside "
+    "'async with db.transaction()' of its own, and catch the error around that"
+)
 _KEY = re.compile(r"^Key \(([a-z0-9_, ]+)\)=")
 _GONE = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.ConnectionException, pg.TooManyConnections)
 _RETRY = (pg.SerializationFailure, pg.DeadlockDetected)
@@ -74,6 +78,10 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return SerializationFailure("another transaction got in the way; run the transaction again")
     if isinstance(error, pg.InsufficientPrivilege) and diagnosis.source_function == _POLICY:
         return WrongTenant("a row belongs to another tenant, or the statement to none; nothing was written")
+    if fields is not None and isinstance(error, pg.InvalidColumnReference):  # of an upsert
+        return DatabaseError("no unique constraint is on these fields; give one of them unique=True")
+    if isinstance(error, pg.InFailedSqlTransaction):
+        return DatabaseError(FAILED)
     if isinstance(error, pg.ReadOnlySqlTransaction):
         return DatabaseError("the transaction is read only")
     if isinstance(error, _TIMEOUT):
