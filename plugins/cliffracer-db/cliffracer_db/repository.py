@@ -297,12 +297,14 @@ class Repository(Generic[M]):
         filter = self._filter(conditions, equal)
         text = self._statements.select(filter.shape, self._order(order_by))
         outer = current_transaction(self.db.pool)
-        async with self._rows.connection() as connection:
-            async with connection.transaction() if outer is None else contextlib.nullcontext():
-                async with contextlib.aclosing(portions(connection, text, filter.values, batch, outer)) as read:
-                    async for rows in read:
-                        for row in rows:
-                            yield self._load(row)
+        async with (
+            self._rows.connection() as connection,
+            connection.transaction() if outer is None else contextlib.nullcontext(),
+            contextlib.aclosing(portions(connection, text, filter.values, batch, outer)) as read,
+        ):
+            async for rows in read:
+                for row in rows:
+                    yield self._load(row)
 
     async def count(self, *conditions: Condition | AnyOf, **equal: object) -> int:
         """Count the rows for which all conditions hold. Errors as `find`."""

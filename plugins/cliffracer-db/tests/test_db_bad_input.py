@@ -28,7 +28,6 @@ from .db_injections import OWN, PUBLISHED
 from .db_models import Everything, Org, User, make_tables
 from .test_db_models import everything
 
-
 EAST, WEST = (datetime.timezone(datetime.timedelta(hours=each)) for each in (1, -1))
 
 
@@ -89,7 +88,7 @@ async def test_value_is_refused_when_it_does_not_fit(
         {"numbers": {"x": 1.0}}, {"address": {"zip": "1"}}, {"address": None}, {"moment": datetime.datetime(1, 1, 1)},
         {"amount": "1e"}, {"note": "\udfff"},
         {"moment": datetime.datetime.min.replace(tzinfo=EAST)}, {"moment": datetime.datetime.max.replace(tzinfo=WEST)},
-        {"numbers": {}}, {"numbers": {n: 1.0 for n in range(4)}},
+        {"numbers": {}}, {"numbers": dict.fromkeys(range(4), 1.0)},
     ],
 )  # fmt: skip
 async def test_value_of_any_type_is_refused_when_it_does_not_fit(db: Database, changes: dict[str, Any]) -> None:

@@ -109,13 +109,21 @@ async def test_index_is_built_concurrently_when_the_file_says_no_transaction(db:
         _0002_index__sql="""\
             -- cliffracer: no transaction
             create index concurrently numbers_a on numbers (n);
-            -- a second one
-            create index concurrently numbers_b on numbers (n);
+            -- a second one; of a statement's own
+            create index concurrently numbers_b on numbers (n); create function one() returns int as $$
+                begin return ';'::text = ';';
+                end
+            $$ language plpgsql;
+            select pg_sleep(0.3)
         """,
     )
     assert db.settings is not None
-    async with Database(DbSettings(url=db.settings.url, application_name="other")) as other:
-        await asyncio.gather(migrations.migrate(db), migrations.migrate(other))
+    # as long as they take, whatever else is limited
+    impatient = [DbSettings(url=db.settings.url, statement_timeout_s=0.2, application_name=each) for each in "ab"]
+    async with Database(impatient[0]) as one, Database(impatient[1]) as other:
+        await asyncio.gather(migrations.migrate(one), migrations.migrate(other))
+        shown = sql.SQL("select current_setting('statement_timeout') as one, current_setting('lock_timeout') as two")
+        assert await one.select(shown) == await other.select(shown) == [{"one": "200ms", "two": "10s"}]
     assert len(await db.select(sql.SQL("select 1 from pg_indexes where tablename = 'numbers'"))) == 2
 
 
@@ -161,14 +169,20 @@ async def test_wrong_files_are_refused(db: Database, tmp_path: Path) -> None:
         ("0002_other.sql", "", "one number"),
         ("0001_early.sql", "select 1", "later number"),
         ("0003_empty.py", "", "async def migrate"),
+        ("0003_raises.py", "async def migrate(db): raise ValueError('why')", "0003_raises.py.*ValueError: why"),
+        ("0003_broken.py", "async def migrate(db)", "0003_broken.py.*SyntaxError"),
+        ("0003_latin.sql", "select 'gr\udcfcn'", "0003_latin.sql.*utf-8"),
+        ("0003_commits.sql", "create table gone (n int);\nCOMMIT work; select 1", "ends a transaction"),
+        ("0003_undoes.sql", "create table gone (n int); -- commit;\n/* ; */ rollback", "ends a transaction"),
         ("0002_numbers.sql", "select 2", "changed after"),
     ):
         before = (tmp_path / name).read_text() if (tmp_path / name).exists() else None
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, errors="surrogateescape")
         with pytest.raises(CliffracerError, match=named):
             await migrations.migrate(db)
         if before is None:
             (tmp_path / name).unlink()
+    assert await db.select(sql.SQL("select to_regclass('gone') as gone")) == [{"gone": None}]
     assert [each.problem for each in await migrations.status(db)] == ["changed"]
     (tmp_path / "0002_numbers.sql").unlink()
     assert [each.problem for each in await migrations.status(db)] == ["missing"]
@@ -199,18 +213,31 @@ async def test_diff_is_empty_after_it_was_applied(db: Database) -> None:
             "alter table users add constraint users_name_max_length check (char_length(name) <= 7);"
             "drop index users_org_id_idx; create index users_extra on users (extra);"
             "alter table everything alter active drop default, alter rate set default 7, drop column day,"
-            "  alter integer type integer"
+            "  alter integer type integer;"
+            # of another type than the model's, with what was made for that: default, CHECK, unique, index
+            "alter table everything drop constraint everything_size_values, alter size type text using size::text,"
+            "  alter size set default '1', add constraint everything_size_max_length check (char_length(size) < 9),"
+            "  add constraint everything_size_key unique (size);"
+            "create index everything_size_idx on everything (size)"
         )
     )
+    await db.execute(sql.SQL("alter table everything alter chosen set default 'red', alter maybe set not null"))
     tables = [table_of(each) for each in (User, Org, Everything)]
     text = await difference(db, tables)
-    assert "drop column" not in text
+    assert not [line for line in text.splitlines() if "drop column" in line and not line.startswith("--")]
     await db.execute(sql.SQL(text))
     left = await difference(db, tables)
     assert left.splitlines() == [
-        '-- only the database has column "extra" of "users"; drop it when no release reads it',
-        '-- only the database has index "users_extra" of "users"',
+        '-- only the database has constraint "everything_size_key" of "everything"; to be rid of it: '
+        'alter table "everything" drop constraint if exists "everything_size_key";',
+        '-- only the database has index "everything_size_idx" of "everything"; to be rid of it: '
+        'drop index if exists "everything_size_idx";',
+        '-- only the database has column "extra" of "users"; when no release reads it: '
+        'alter table "users" drop column "extra";',
+        '-- only the database has index "users_extra" of "users"; to be rid of it: drop index if exists "users_extra";',
     ]
+    await db.execute(sql.SQL("".join(line.partition(": ")[2] for line in left.splitlines())))
+    assert await difference(db, tables) == ""
 
 
 # --- the command line ---

@@ -79,15 +79,19 @@ async def test_inner_block_alone_is_undone_when_it_raises(orgs: Repository[Org])
 @pytest.mark.parametrize("nested", [False, True])
 async def test_transaction_is_refused_when_it_hid_an_error(orgs: Repository[Org], nested: bool) -> None:
     """A failed statement whose error is caught inside undoes all, and the end of the block says so."""
+
+    async def hide(further: bool) -> None:
+        async with orgs.db.transaction():
+            await orgs.create(Org(name="a"))
+            async with orgs.db.transaction() if nested else contextlib.nullcontext():
+                with contextlib.suppress(UniqueViolation):
+                    await orgs.create(Org(name="a"))
+                if further:
+                    await orgs.create(Org(name="b"))
+
     for further in (False, True):
         with pytest.raises(DatabaseError, match="of its own, and catch"):
-            async with orgs.db.transaction():
-                await orgs.create(Org(name="a"))
-                async with orgs.db.transaction() if nested else contextlib.nullcontext():
-                    with contextlib.suppress(UniqueViolation):
-                        await orgs.create(Org(name="a"))
-                    if further:
-                        await orgs.create(Org(name="b"))
+            await hide(further)
         assert await names(orgs) == []
 
 
