@@ -53,6 +53,7 @@ class Relay:
         self._store = PostgresStore(settings)
         self._wake = asyncio.Event()
         self._stopping = False
+        self._until = 0.0
 
     def stop(self) -> None:
         """Let `run` end once the events it is sending are sent and removed: cut between the two, they come twice."""
@@ -102,6 +103,7 @@ class Relay:
 
     async def _hold(self) -> Lease | None:
         key = f"outbox/{self._outbox.service}"
+        self._until = asyncio.get_running_loop().time() + self._settings.outbox_lease_s / 2
         return await self._store.acquire(key, self._holder, ttl_s=self._settings.outbox_lease_s)
 
     async def _let_go(self) -> None:
@@ -134,8 +136,14 @@ class Relay:
     async def _send_in_order(
         self, events: Sequence[Stored], sent: list[int], parked: dict[int, str]
     ) -> CliffracerError | None:
-        """Send events of one key; the first that may succeed later holds back those after it."""
-        for event in events:
+        """Send events of one key; the first that may succeed later holds back those after it.
+
+        Half a lease's time ends a portion: what is left follows when the lease has been renewed.
+        """
+        clock = asyncio.get_running_loop().time
+        for number, event in enumerate(events):
+            if number and clock() > self._until:
+                return None
             try:
                 await self._send(event)
                 sent.append(event.id)

@@ -145,7 +145,7 @@ async def test_migration_is_tried_again_when_a_lock_is_not_to_be_had(db: Databas
 
 async def test_waiting_ends_when_another_migrates_for_too_long(db: Database, tmp_path: Path) -> None:
     """Who waits for the lock longer than `wait_s` gives up with an error."""
-    write(tmp_path, _0001_slow__sql="select pg_sleep(3)")
+    write(tmp_path, _0001_slow__sql="select pg_sleep(1)")
     task = asyncio.create_task(Migrations(tmp_path, "shop").migrate(db))
     await asyncio.sleep(0)
     assert db.settings is not None
