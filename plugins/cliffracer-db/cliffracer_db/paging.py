@@ -19,6 +19,7 @@ __all__ = ["Page", "checked_count", "place_of", "read_place"]
 
 M = TypeVar("M")
 _BIGINT = 2**63
+_PLACE = {"field": "after"}
 
 
 class Page(msgspec.Struct, Generic[M]):
@@ -48,10 +49,10 @@ def read_place(table: Table, field: Field, text: str) -> list[Any]:
         raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         name, value, id = msgspec.json.decode(raw, type=tuple[str, msgspec.Raw, UUID])
         if name != field.name:
-            raise InvalidValue("'after' is of pages in another order; begin with the first page")
+            raise InvalidValue("'after' is of pages in another order; begin with the first page", details=_PLACE)
         key = field.dump(msgspec.json.decode(value, type=field.base, strict=field.base is not float))
     except (binascii.Error, UnicodeError, msgspec.DecodeError, AttributeError):
-        raise InvalidValue("'after' is no place; give 'next' of the page before") from None
+        raise InvalidValue("'after' is no place; give 'next' of the page before", details=_PLACE) from None
     return [key, id] if name != "id" else [id]
 
 

@@ -13,6 +13,7 @@ from uuid import UUID
 from cliffracer_core.interfaces import ServiceInfo
 
 from .bulk import Bulk
+from .columns import Field
 from .conditions import AnyOf, Condition, Filter, check, order_of, where
 from .copying import Rows, copy_rows, insert_rows
 from .cursors import portions
@@ -55,6 +56,7 @@ class Repository(Generic[M]):
         self.model = model
         self.table = table_of(model)
         self.db = db or Database()
+        self._key = as_id
         self._statements = Statements(self.table)
         self._load = cast(Callable[[tuple[Any, ...]], M], self.table.load)
         field = self.table.tenant
@@ -108,7 +110,7 @@ class Repository(Generic[M]):
 
     async def get(self, id: Id) -> M:
         """Return a row. Raises RecordNotFound (404), or InvalidValue for an id that is none."""
-        key = as_id(id)
+        key = self._key(id)
         if self._reads is not None:
             row = await self._reads.get(key)
         else:
@@ -119,7 +121,7 @@ class Repository(Generic[M]):
 
     async def get_many(self, ids: Iterable[Id]) -> builtins.list[M]:
         """Return the rows with these ids that exist, in the order of the ids, each once."""
-        wanted = dict.fromkeys(as_id(each) for each in ids)
+        wanted = dict.fromkeys(self._key(each) for each in ids)
         rows = await self._rows.fetch_all(self._statements.get_many, (builtins.list(wanted),)) if wanted else []
         found = {model.id: model for model in map(self._load, rows)}
         return [found[each] for each in wanted if each in found]
@@ -138,7 +140,7 @@ class Repository(Generic[M]):
             UnknownField, InvalidValue: nothing is written.
             UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
         """
-        key = as_id(id)
+        key = self._key(id)
         values = self._changes(data)
         expecting = expected_updated_at is not None
         text = self._statements.update(builtins.list(data), expecting=expecting)
@@ -169,7 +171,7 @@ class Repository(Generic[M]):
         """
         fields = (on,) if isinstance(on, str) else tuple(on or ())
         for each in fields:
-            self.table.field(each)
+            self._field(each)
         if not fields:
             raise InvalidValue("'on' names no field; name a unique one", details={"field": "on"})
         parameters = self.table.dump(self._check(model))
@@ -178,7 +180,7 @@ class Repository(Generic[M]):
 
     async def delete(self, id: Id) -> bool:
         """Remove a row; False where there was none. Raises ForeignKeyViolation where others refer to it."""
-        return await self._rows.run(self._statements.delete, (as_id(id),), self._statements.fields) > 0
+        return await self._rows.run(self._statements.delete, (self._key(id),), self._statements.fields) > 0
 
     # --- many rows ---
 
@@ -267,7 +269,7 @@ class Repository(Generic[M]):
         filter = self._filter(conditions, equal)
         values = filter.values
         if after is not None:
-            values += read_place(self.table, field, after)
+            values += self._place(field, after)
         text = self._statements.page(filter.shape, name, descending=descending, after=after is not None)
         rows = [
             self._load(row) for row in await self._rows.fetch_all(text, [*values, checked_count(limit + 1, "limit")])
@@ -331,6 +333,12 @@ class Repository(Generic[M]):
 
     def _changes(self, data: Mapping[str, object]) -> builtins.list[Any]:
         return self.table.changes(data)
+
+    def _field(self, name: object) -> Field:
+        return self.table.field(name)
+
+    def _place(self, field: Field, after: str) -> builtins.list[Any]:
+        return read_place(self.table, field, after)
 
     def _order(self, order_by: str | Sequence[str]) -> builtins.list[tuple[str, bool]]:
         return order_of(self.table, order_by)

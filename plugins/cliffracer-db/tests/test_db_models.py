@@ -177,7 +177,7 @@ async def test_condition_of_a_column_is_the_tables_rule(db: Database) -> None:
 async def test_fields_may_have_other_names_outside(db: Database) -> None:
     """`rename=` is for JSON: columns and conditions have the fields' own names, and every method works."""
 
-    class Person(DatabaseModel, rename="camel", frozen=True):
+    class Person(DatabaseModel, rename="camel"):
         __tablename__ = "order"  # and a word of SQL is a table's name as any other
         first_name: str
         select: int = 0
