@@ -284,6 +284,8 @@ def test_commands_take_a_model_to_the_database_and_its_change(postgres_url: str,
     assert '"number":2' in cliffracer(tmp_path, "db", "migrate", "app:Users", "--json", url=postgres_url)
     assert '"problem":""' in cliffracer(tmp_path, "db", "status", "app:Users", "--json", url=postgres_url)
     assert "agree" in cliffracer(tmp_path, "db", "diff", "app:Users", url=postgres_url)
+    (tmp_path / "cliffracer.toml").write_text("[db]\nmigrations = 'elsewhere'\n")
+    assert "no directory 'elsewhere'" in cliffracer(tmp_path, "db", "status", "app:Users", *url, code=3)
     assert "0003_by_hand.py" in cliffracer(tmp_path, "db", "new", "by_hand", "--python")
 
 
