@@ -147,7 +147,10 @@ class Table:
         if type(model) is not self.model:
             raise InvalidValue(f"table {self.name!r} takes {self.model.__name__}, not {type(model).__name__}")
         try:
-            return msgspec.convert(dict(zip(self._encoded, self._get(model), strict=True)), self.model)
+            values = msgspec.structs.asdict(model)
+            if self._encoded != self.names:
+                values = dict(zip(self._encoded, self._get(model), strict=True))
+            return msgspec.convert(values, self.model)
         except msgspec.ValidationError as error:
             raise invalid(self.name, error) from None
 

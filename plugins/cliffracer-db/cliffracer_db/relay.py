@@ -62,7 +62,8 @@ class Relay:
 
     async def run(self) -> None:
         """Send until stopped or cancelled; what goes wrong is logged and tried again."""
-        listening = asyncio.create_task(self._listen())
+        # behind pgbouncer a session is others' in turn, and hears of what they listen to
+        listening = None if self._settings.pgbouncer else asyncio.create_task(self._listen())
         reported = False
         try:
             await self._open_store()
@@ -76,8 +77,9 @@ class Relay:
                     reported = True
                     await asyncio.sleep(_PAUSE_S)
         finally:
-            listening.cancel()
-            await asyncio.wait({listening})
+            if listening is not None:
+                listening.cancel()
+                await asyncio.wait({listening})
             with contextlib.suppress(CliffracerError):
                 await self._let_go()
             await self._store.close()
