@@ -116,6 +116,10 @@ class Table:
             pass  # it has required fields
         except TypeError as error:
             raise ConfigurationError(f"model {model.__name__!r}: {error}; say it with Column(check='...')") from None
+        except (NameError, ValueError) as error:
+            raise ConfigurationError(
+                f"model {model.__name__!r}: {error}; correct the annotations of its fields"
+            ) from None
         self.fields: Mapping[str, Field] = _fields(model, self.name)
         self.names = tuple(self.fields)
         encoded = {each.name: each.encode_name for each in msgspec.structs.fields(model)}

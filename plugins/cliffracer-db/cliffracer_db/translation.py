@@ -80,6 +80,8 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return WrongTenant("a row belongs to another tenant, or the statement to none; nothing was written")
     if fields is not None and isinstance(error, pg.InvalidColumnReference):  # of an upsert
         return DatabaseError("no unique constraint is on these fields; give one of them unique=True")
+    if isinstance(error, pg.InvalidRegularExpression):
+        return DatabaseError("a pattern is none that PostgreSQL reads; write it without what only Python knows")
     if isinstance(error, pg.InFailedSqlTransaction):
         return DatabaseError(FAILED)
     if isinstance(error, pg.ReadOnlySqlTransaction):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from msgspec import Meta
 from psycopg import sql
 
-from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.errors import ConfigurationError, DatabaseError
 
 from .db_models import Address, Color, Everything, Org, Size, User, make_tables
 from .db_tenants import Note
@@ -172,6 +172,26 @@ async def test_condition_of_a_column_is_the_tables_rule(db: Database) -> None:
 
     with pytest.raises(ConfigurationError, match="Column"):
         Bad.get_create_table_sql()
+
+    class Unknown(DatabaseModel):
+        __tablename__ = "unknowns"
+        amount: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037
+
+    class Huge(DatabaseModel):
+        __tablename__ = "huges"
+        amount: Annotated[int, Meta(ge=2**70)]
+
+    for model, named in ((Unknown, "Nowhere"), (Huge, "bounds")):
+        with pytest.raises(ConfigurationError, match=f"model '{model.__name__}'.*{named}"):
+            Repository(model)
+
+    class Named(DatabaseModel):
+        __tablename__ = "nameds"
+        text: Annotated[str, Meta(pattern="(?P<a>x)")]
+
+    await make_tables(db, Named)
+    with pytest.raises(DatabaseError, match="pattern is none that PostgreSQL reads"):
+        await Repository(Named, db).create(Named(text="x"))
 
 
 async def test_fields_may_have_other_names_outside(db: Database) -> None:
