@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.transaction import OutOfOrderTransactionNesting
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 from cliffracer_core.errors import CliffracerError, DatabaseError
@@ -92,6 +93,11 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return UnknownTable("a table or column is not in the database; apply the migrations: 'cliffracer db migrate'")
     if isinstance(error, _GONE) or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None):
         return DatabaseUnavailable("the connection to the database was lost, or cannot be made")
+    if isinstance(error, OutOfOrderTransactionNesting):
+        return DatabaseError(
+            "two tasks of one transaction each began another inside it, or wrote many rows, at once; "
+            "let one do so after the other"
+        )
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:  # of the driver, before anything is sent
         return DatabaseError("a statement and its parameters do not fit; look at their number, names and types")
     if isinstance(error, psycopg.DataError):

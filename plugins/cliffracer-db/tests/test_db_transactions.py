@@ -114,6 +114,18 @@ async def test_tasks_started_inside_join_and_are_free_when_it_has_ended(orgs: Re
     assert await task == []
 
 
+async def test_tasks_that_nest_at_once_are_refused(orgs: Repository[Org]) -> None:
+    """Two tasks of one transaction that each write many rows at once get an error that says so; all is undone."""
+
+    async def both() -> None:
+        async with orgs.db.transaction():
+            await asyncio.gather(*(orgs.create_many(Org(name=f"{n} {m}") for m in range(2000)) for n in range(2)))
+
+    with pytest.raises(DatabaseError, match="one do so after the other"):
+        await both()
+    assert await orgs.count() == 0
+
+
 async def test_isolation_and_mode_are_those_asked_for(orgs: Repository[Org]) -> None:
     """Level and mode reach the server, hold for one transaction only, and cannot change inside."""
     show = sql.SQL(
