@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cliffracer_cli.main import main
 from cliffracer_db import Database, DbSettings, Repository, StatementTimeout
 from cliffracer_db.catalogue import difference
 from cliffracer_db.migrations import Migrations, new_migration
@@ -258,44 +260,65 @@ class Users(CliffracerService):
 """
 
 
-def cliffracer(directory: Path, *arguments: str, code: int = 0, url: str = "") -> str:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("CLIFFRACER_", "DB_", "COV"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "cliffracer_cli", *arguments],
-        capture_output=True, text=True, check=False, cwd=directory, timeout=60,
-        env={**kept, "XDG_RUNTIME_DIR": str(directory), **({"CLIFFRACER_DB__URL": url} if url else {})},
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+Run = Callable[..., str]
 
 
-def test_commands_take_a_model_to_the_database_and_its_change(postgres_url: str, tmp_path: Path) -> None:
+@pytest.fixture
+def cliffracer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The command line, in this process and in a directory of its own; returns what it wrote."""
+    for name in os.environ:
+        if name.startswith(("CLIFFRACER_", "DB_", "DATABASE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions of a file within one second
+
+    def run(*arguments: str, code: int = 0) -> str:
+        for name in ("app", "bare"):
+            sys.modules.pop(name, None)
+        ended = main(arguments)
+        written = "".join(capsys.readouterr())
+        assert ended == code, written
+        return written
+
+    yield run
+    for name in ("app", "bare"):
+        sys.modules.pop(name, None)
+
+
+def test_commands_take_a_model_to_the_database_and_its_change(
+    postgres_url: str, tmp_path: Path, cliffracer: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """diff --write, migrate, status and diff again, for a new table and for a changed one."""
     url = ("--url", postgres_url)
     (tmp_path / "app.py").write_text(APP.replace("FIELD", "10"))
-    assert "migrations/0001_users.sql" in cliffracer(tmp_path, "db", "diff", "app:Users", *url, "--write", "users")
-    assert "pending" in cliffracer(tmp_path, "db", "status", "app:Users", *url, code=1)
-    assert "applied 0001_users.sql" in cliffracer(tmp_path, "db", "migrate", "app:Users", *url)
-    assert "nothing to apply" in cliffracer(tmp_path, "db", "migrate", "app:Users", *url)
-    assert "agree" in cliffracer(tmp_path, "db", "diff", "app:Users", *url)
+    assert "migrations/0001_users.sql" in cliffracer("db", "diff", "app:Users", *url, "--write", "users")
+    assert "pending" in cliffracer("db", "status", "app:Users", *url, code=1)
+    assert "applied 0001_users.sql" in cliffracer("db", "migrate", "app:Users", *url)
+    assert "nothing to apply" in cliffracer("db", "migrate", "app:Users", *url)
+    assert "agree" in cliffracer("db", "diff", "app:Users", *url)
     (tmp_path / "app.py").write_text(APP.replace("FIELD", "20"))
-    assert "<= 20" in cliffracer(tmp_path, "db", "diff", "app:Users", *url, code=1)
-    assert "0002_wider.sql" in cliffracer(tmp_path, "db", "diff", "app:Users", *url, "--write", "wider")
-    assert '"number":2' in cliffracer(tmp_path, "db", "migrate", "app:Users", "--json", url=postgres_url)
-    assert '"problem":""' in cliffracer(tmp_path, "db", "status", "app:Users", "--json", url=postgres_url)
-    assert "agree" in cliffracer(tmp_path, "db", "diff", "app:Users", url=postgres_url)
+    assert "<= 20" in cliffracer("db", "diff", "app:Users", *url, code=1)
+    assert "0002_wider.sql" in cliffracer("db", "diff", "app:Users", *url, "--write", "wider")
+    monkeypatch.setenv("CLIFFRACER_DB__URL", postgres_url)
+    assert '"number":2' in cliffracer("db", "migrate", "app:Users", "--json")
+    assert '"problem":""' in cliffracer("db", "status", "app:Users", "--json")
+    assert "agree" in cliffracer("db", "diff", "app:Users")
     (tmp_path / "cliffracer.toml").write_text("[db]\nmigrations = 'elsewhere'\n")
-    assert "no directory 'elsewhere'" in cliffracer(tmp_path, "db", "status", "app:Users", *url, code=3)
-    assert "0003_by_hand.py" in cliffracer(tmp_path, "db", "new", "by_hand", "--python")
+    assert "no directory 'elsewhere'" in cliffracer("db", "status", "app:Users", *url, code=3)
+    program = [sys.executable, "-m", "cliffracer_cli", "db", "new", "by_hand", "--python"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60)
+    assert "0003_by_hand.py" in done.stdout
 
 
-def test_commands_say_what_is_missing(tmp_path: Path) -> None:
+def test_commands_say_what_is_missing(tmp_path: Path, cliffracer: Run) -> None:
     """No database, nobody there, no models: one line and the exit code."""
     (tmp_path / "app.py").write_text(APP.replace("FIELD", "10"))
     (tmp_path / "bare.py").write_text(
         "from cliffracer_core import CliffracerService\nclass Bare(CliffracerService): ..."
     )
-    assert "DB_HOST" in cliffracer(tmp_path, "db", "diff", "app:Users", code=3)
+    assert "DB_HOST" in cliffracer("db", "diff", "app:Users", code=3)
     nowhere = "postgresql://127.0.0.1:1/x"
-    assert "cannot be reached" in cliffracer(tmp_path, "db", "diff", "app:Users", "--url", nowhere, code=4)
-    assert "no repository" in cliffracer(tmp_path, "db", "diff", "bare:Bare", "--url", nowhere, code=3)
+    assert "cannot be reached" in cliffracer("db", "diff", "app:Users", "--url", nowhere, code=4)
+    assert "no repository" in cliffracer("db", "diff", "bare:Bare", "--url", nowhere, code=3)
