@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from cliffracer_cli.devnote import read_note
@@ -15,11 +16,12 @@ from cliffracer_core.service import CliffracerService
 
 from .catalogue import difference
 from .database import Database
+from .migrations import Migrations
 from .models import Table
 from .repository import Repository
 from .settings import DbSettings, parse_url
 
-__all__ = ["differences", "with_database"]
+__all__ = ["differences", "migrations_of", "with_database"]
 
 T = TypeVar("T")
 
@@ -45,6 +47,15 @@ def _tables(service: CliffracerService) -> list[Table]:
             f"service {service.name!r} has no repository; declare 'users = Repository(User)' on it"
         )
     return list(found.values())
+
+
+def migrations_of(service: CliffracerService, directory: Path | None) -> Migrations:
+    """Return a service's migrations: those in `directory`, or where its settings say."""
+    if directory is None:
+        settings = resolve_settings(load_plugins(), service.config, overrides=service.overrides).sections["db"]
+        assert isinstance(settings, DbSettings)
+        directory = Path(settings.migrations)
+    return Migrations(directory, service.name)
 
 
 def with_database(service: CliffracerService, url: str | None, use: Callable[[Database], Awaitable[T]]) -> T:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Sequence
-from datetime import date, datetime
+from datetime import MAXYEAR, MINYEAR, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, get_args, get_origin
 from uuid import UUID
@@ -38,7 +38,9 @@ class Bulk:
         self._get: Callable[[DatabaseModel], tuple[Any, ...]] = operator.attrgetter(*table.names)
         limit = table.model.__max_value_bytes__
         checks = [_check_of(field, limit) for field in table.fields.values()]
-        self._checks = None if None in checks else [each for each in checks if each is not None]
+        # `__post_init__` of a model has a say of its own
+        whole = None in checks or hasattr(table.model, "__post_init__")
+        self._checks = None if whole else [each for each in checks if each is not None]
 
     def rows(self, models: Sequence[DatabaseModel]) -> list[tuple[Any, ...]] | None:
         """Return the rows to write, or None where each model has to be checked by itself."""
@@ -86,7 +88,7 @@ def _check_of(field: Field, max_bytes: int) -> Check | None:
         )
 
     def moments(values: Sequence[Any]) -> bool:
-        return None not in {each.tzinfo for each in values}
+        return None not in {each.tzinfo for each in values} and not {MINYEAR, MAXYEAR} & {each.year for each in values}
 
     own: dict[type, Check] = {str: text, bytes: lengths, int: integers, datetime: moments}
     special = own.get(kind)

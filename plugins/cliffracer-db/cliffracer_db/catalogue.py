@@ -23,7 +23,9 @@ left join pg_attrdef d on d.adrelid = a.attrelid and d.adnum = a.attnum
 where n.nspname = %s and c.relname = any(%s) and c.relkind in ('r', 'p') and a.attnum > 0 and not a.attisdropped
 """
 _CONSTRAINTS = """
-select c.relname as table, k.conname as name, k.contype::text as kind, pg_get_constraintdef(k.oid) as definition
+select c.relname as table, k.conname as name, k.contype::text as kind, pg_get_constraintdef(k.oid) as definition,
+       array(select a.attname::text from pg_attribute a where a.attrelid = c.oid and a.attnum = any(k.conkey))
+           as columns
 from pg_constraint k join pg_class c on c.oid = k.conrelid join pg_namespace n on n.oid = c.relnamespace
 where n.nspname = %s and c.relname = any(%s) and k.contype in ('c', 'f', 'u', 'p')
 """
@@ -56,6 +58,7 @@ class _Definition(msgspec.Struct, frozen=True):
     name: str
     definition: str
     kind: str = "i"
+    columns: tuple[str, ...] = ()
 
 
 class _Secured(msgspec.Struct, frozen=True):
@@ -79,8 +82,8 @@ async def difference(db: Database, tables: Sequence[Table]) -> str:
     """Return the statements that make the database's tables what the models say; empty where they are.
 
     The models' tables are made in a schema of their own, in a transaction that is undone, and the two
-    catalogues compared; so a definition counts as what PostgreSQL makes of it. Nothing is dropped: what
-    only the database has is told in a comment.
+    catalogues compared; so a definition counts as what PostgreSQL makes of it. Nothing is dropped, but a CHECK
+    of a column whose type changes: what only the database has is told in a comment, with the statement.
 
     Raises:
         CliffracerError: what the database refused.
@@ -149,9 +152,28 @@ def _statements(tables: Sequence[Table], present: _Catalogue, wanted: _Catalogue
         if table.name not in known:
             yield create_table(table)
             continue
+        yield from _type_changes(table, present, wanted)
         yield from _column_changes(table, present, wanted)
         yield from _definition_changes(table, present, wanted)
         yield from _policy_changes(table, present, wanted)
+
+
+def _type_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -> Iterator[str]:
+    """Change types, without the defaults and conditions that are made for the old one; what is wanted comes after."""
+    name = table.name
+    for key, want in wanted.columns.items():
+        have = present.columns.get(key)
+        if key[0] != name or have is None or have.type == want.type:
+            continue
+        for place, each in list(present.constraints.items()):
+            if place[0] == name and each.kind == "c" and want.name in each.columns:
+                yield f'alter table "{name}" drop constraint "{each.name}";\n'
+                del present.constraints[place]
+        alter = f'alter table "{name}" alter column "{want.name}"'
+        if have.default is not None:
+            yield f"{alter} drop default;\n"
+        yield f'{alter} type {want.type} using "{want.name}"::{want.type};\n'
+        present.columns[key] = msgspec.structs.replace(have, type=want.type, default=None)
 
 
 def _column_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -> Iterator[str]:
@@ -170,15 +192,18 @@ def _column_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -> It
                 yield f'alter table "{name}" add column {definition};\n'
             continue
         alter = f'alter table "{name}" alter column "{column}"'
-        if have.type != want.type:
-            yield f'{alter} type {want.type} using "{column}"::{want.type};\n'
         if have.default != want.default:
             yield f"{alter} drop default;\n" if want.default is None else f"{alter} set default {want.default};\n"
         if have.required != want.required:
+            if want.required:
+                yield f'-- give "{column}" a value in every row of "{name}" here\n'
             yield f"{alter} {'set' if want.required else 'drop'} not null;\n"
     for owner, column in present.columns:
         if owner == name and (owner, column) not in wanted.columns:
-            yield f'-- only the database has column "{column}" of "{name}"; drop it when no release reads it\n'
+            yield (
+                f'-- only the database has column "{column}" of "{name}"; when no release reads it: '
+                f'alter table "{name}" drop column "{column}";\n'
+            )
 
 
 def _definition_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -> Iterator[str]:
@@ -206,7 +231,12 @@ def _definition_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -
     ):  # fmt: skip
         for owner, each in haves:
             if owner == name and (owner, each) not in wants:
-                yield f'-- only the database has {kind} "{each}" of "{name}"\n'
+                drop = (
+                    f'alter table "{name}" drop constraint if exists "{each}"'
+                    if kind != "index"
+                    else f'drop index if exists "{each}"'
+                )
+                yield f'-- only the database has {kind} "{each}" of "{name}"; to be rid of it: {drop};\n'
 
 
 def _policy_changes(table: Table, present: _Catalogue, wanted: _Catalogue) -> Iterator[str]:

@@ -8,7 +8,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Iterator, Mapping
-from datetime import date, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from uuid import UUID
@@ -107,7 +107,7 @@ def make_field(table: str, name: str, annotation: Any, default: object, max_valu
     metas = [each for each in extras if isinstance(each, msgspec.Meta)]
     sql_type, values = _sql_type(inner, where)
     column = sql.Identifier(name)
-    checks = [(kind, check) for meta in metas for kind, check in _meta_checks(column, sql_type, meta)]
+    checks = [(kind, check) for meta in metas for kind, check in _meta_checks(column, inner, sql_type, meta)]
     if values is not None:
         checks.append(("values", sql.SQL("{} in ({})").format(column, sql.SQL(", ").join(map(sql.Literal, values)))))
     if options.check is not None:
@@ -168,11 +168,16 @@ def _sql_type(inner: Any, where: str) -> tuple[str, list[object] | None]:
     )
 
 
-def _meta_checks(column: sql.Identifier, sql_type: str, meta: msgspec.Meta) -> Iterator[tuple[str, sql.Composable]]:
-    length = {"text": "char_length", "bytea": "octet_length", "jsonb": "jsonb_array_length"}.get(sql_type)
+def _meta_checks(
+    column: sql.Identifier, inner: Any, sql_type: str, meta: msgspec.Meta
+) -> Iterator[tuple[str, sql.Composable]]:
+    length = {"text": "char_length({})", "bytea": "octet_length({})", "jsonb": "jsonb_array_length({})"}.get(sql_type)
+    if issubclass(get_origin(inner) or inner, dict):  # a CHECK may hold no subquery, as counting the keys would be
+        length = "jsonb_array_length(jsonb_path_query_array({}, '$.keyvalue()'))"
     for kind, limit, operator in (("min_length", meta.min_length, ">="), ("max_length", meta.max_length, "<=")):
         if limit is not None and length is not None:
-            yield kind, sql.SQL("{}({}) {} {}").format(sql.SQL(length), column, sql.SQL(operator), sql.Literal(limit))
+            size = sql.SQL(length).format(column)
+            yield kind, sql.SQL("{} {} {}").format(size, sql.SQL(operator), sql.Literal(limit))
     for kind, bound, operator in (
         ("ge", meta.ge, ">="),
         ("gt", meta.gt, ">"),
@@ -225,6 +230,11 @@ def _dumper(name: str, inner: Any, sql_type: str, annotation: Any, max_value_byt
     def moment(value: datetime) -> datetime:
         if value.tzinfo is None:
             raise invalid("time has no zone; use datetime.now(timezone.utc) or the like")
+        if value.year in (MINYEAR, MAXYEAR):
+            try:
+                value.astimezone(UTC)
+            except OverflowError:
+                raise invalid("time is outside of the years 1 to 9999 in UTC") from None
         return value
 
     decoder = msgspec.json.Decoder(annotation) if sql_type == "jsonb" else None

@@ -28,6 +28,10 @@ The database is the one the settings name (DB_HOST, DB_NAME ..., or db.url), els
 """
 
 _directory = click.option(
+    "--directory", type=click.Path(path_type=Path, file_okay=False),
+    help="Where the files are.  [default: the setting db.migrations]",
+)  # fmt: skip
+_new_directory = click.option(
     "--directory", type=click.Path(path_type=Path, file_okay=False), default="migrations", show_default=True,
     help="Where the files are.",
 )  # fmt: skip
@@ -45,13 +49,12 @@ def command() -> None:
 @_directory
 @_url
 @json_option
-def migrate(target: str, directory: Path, url: str | None, as_json: bool) -> None:
+def migrate(target: str, directory: Path | None, url: str | None, as_json: bool) -> None:
     """Apply the migrations that are not applied yet."""
-    from .administration import with_database
-    from .migrations import Migrations
+    from .administration import migrations_of, with_database
 
     service = load_service(target)
-    done = with_database(service, url, Migrations(directory, service.name).migrate)
+    done = with_database(service, url, migrations_of(service, directory).migrate)
     if as_json:
         print_json([{"number": each.number, "name": each.name} for each in done])
     for each in [] if as_json else done:
@@ -65,13 +68,12 @@ def migrate(target: str, directory: Path, url: str | None, as_json: bool) -> Non
 @_directory
 @_url
 @json_option
-def status(target: str, directory: Path, url: str | None, as_json: bool) -> int:
+def status(target: str, directory: Path | None, url: str | None, as_json: bool) -> int:
     """List the migrations; exit code 1 where one is pending, changed or missing."""
-    from .administration import with_database
-    from .migrations import Migrations
+    from .administration import migrations_of, with_database
 
     service = load_service(target)
-    states = with_database(service, url, Migrations(directory, service.name).status)
+    states = with_database(service, url, migrations_of(service, directory).status)
     if as_json:
         print_json(states)
     else:
@@ -85,7 +87,7 @@ def status(target: str, directory: Path, url: str | None, as_json: bool) -> int:
 @command.command("new")
 @click.argument("name")
 @click.option("--python", is_flag=True, help="Write a Python file.")
-@_directory
+@_new_directory
 def new(name: str, python: bool, directory: Path) -> None:
     """Write an empty migration under the next number."""
     from .migrations import new_migration
@@ -99,20 +101,21 @@ def new(name: str, python: bool, directory: Path) -> None:
 @click.option("--write", metavar="NAME", help="Write the migration under the next number.")
 @_directory
 @_url
-def diff(target: str, write: str | None, directory: Path, url: str | None) -> int:
+def diff(target: str, write: str | None, directory: Path | None, url: str | None) -> int:
     """Compare a service's models with its database, and print the statements between; exit code 1 where there are some.
 
     With --write they become a migration, and the exit code is 0.
     """
-    from .administration import differences
+    from .administration import differences, migrations_of
     from .migrations import new_migration
 
-    text = differences(load_service(target), url)
+    service = load_service(target)
+    text = differences(service, url)
     if not text:
         click.echo("models and database agree", err=True)
         return 0
     if write is None:
         click.echo(text, nl=False)
         return 1
-    click.echo(new_migration(directory, write, text))
+    click.echo(new_migration(migrations_of(service, directory).directory, write, text))
     return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgspec
 from psycopg import sql
@@ -14,6 +14,7 @@ from .models import Table
 __all__ = ["AnyOf", "Condition", "Where", "any_of", "order_of", "where"]
 
 Operator = Literal["=", "<>", "<", "<=", ">", ">=", "in", "like", "ilike", "is null", "is not null", "@>"]
+_OPERATORS = frozenset(get_args(Operator))
 
 
 class Condition(msgspec.Struct, frozen=True, eq=False):
@@ -63,6 +64,8 @@ class Where:
 
     def in_(self, values: Iterable[object]) -> Condition:
         """Equal to one of these."""
+        if isinstance(values, str) or not isinstance(values, Iterable):
+            raise InvalidValue(f"field {self._field!r}: in_ takes a list of values", details={"field": self._field})
         return Condition(self._field, "in", list(values))
 
     def like(self, pattern: str) -> Condition:
@@ -123,6 +126,8 @@ def _shape(table: Table, condition: object, values: list[Any]) -> Shape:
         raise InvalidValue(f"{type(condition).__name__} is no condition; write where('field') == value")
     field = table.field(condition.field)
     operator = condition.operator
+    if operator not in _OPERATORS:
+        raise InvalidValue(f"field {field.name!r}: there is no such operator; use where('{field.name}')")
     if operator in ("like", "ilike"):
         if field.sql_type != "text" or not isinstance(condition.value, str):
             raise InvalidValue(f"field {field.name!r}: only text can be like a text", details={"field": field.name})
@@ -145,10 +150,12 @@ def order_of(table: Table, order_by: str | Sequence[str]) -> list[tuple[str, boo
         UnknownField: the table has no such field.
         InvalidValue: none is named.
     """
+    if not isinstance(order_by, str | Sequence):
+        raise InvalidValue("order_by is no field's name, and no list of names", details={"field": "order_by"})
     names = [order_by] if isinstance(order_by, str) else list(order_by)
     order = [(table.field(str(each).removeprefix("-")).name, str(each).startswith("-")) for each in names]
     if not order:
-        raise InvalidValue("order_by names no field")
+        raise InvalidValue("order_by names no field", details={"field": "order_by"})
     return order
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 import msgspec
 import psycopg
+from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
 from cliffracer_core.errors import ConfigurationError, DatabaseError
@@ -22,7 +23,7 @@ from .pool import Connection, Pool, join_pool, leave_pool
 from .settings import DbSettings, parse_url, settings_of
 from .tenants import current_tenant
 from .transactions import Isolation, Transaction, TransactionOptions, announce, current_transaction, running
-from .translation import DRIVER_ERRORS, translate
+from .translation import DRIVER_ERRORS, FAILED, translate
 
 if TYPE_CHECKING:
     from psycopg.abc import QueryNoTemplate
@@ -139,6 +140,7 @@ class Database:
                 async with connection.transaction():
                     await announce(connection, tenant)
                     yield connection
+                    _refuse_failed(connection)
 
     @contextlib.asynccontextmanager
     async def _taken(self, transaction: Transaction | None) -> AsyncIterator[Connection]:
@@ -165,6 +167,7 @@ class Database:
 
         Raises:
             ConfigurationError: a nested one that asks for another isolation level or mode.
+            DatabaseError: a statement failed and the block went on to its end; all of it is undone.
             SerializationFailure: another got in the way; run it again, as `retrying` does.
             CliffracerError: any other error of the database.
         """
@@ -179,6 +182,10 @@ class Database:
                 try:
                     async with connection.transaction():
                         yield self
+                        _refuse_failed(connection)
+                except BaseException:
+                    outer.undone += 1
+                    raise
                 finally:
                     outer.announced = False  # where it was undone, the server has forgotten what was set inside
                 return
@@ -190,6 +197,7 @@ class Database:
                 token = running.set((*running.get(), transaction))
                 try:
                     yield self
+                    _refuse_failed(connection)
                 finally:
                     transaction.active = False
                     running.reset(token)
@@ -303,6 +311,12 @@ class Database:
         finally:
             if transaction is None:
                 await pool.give_back(connection)
+
+
+def _refuse_failed(connection: Connection) -> None:
+    """Refuse to commit what PostgreSQL would undo without a word. Raises DatabaseError."""
+    if connection.pgconn.transaction_status == TransactionStatus.INERROR:
+        raise DatabaseError(FAILED)
 
 
 async def _execute(cursor: psycopg.AsyncCursor[Any], query: QueryNoTemplate, parameters: Parameters | None) -> None:

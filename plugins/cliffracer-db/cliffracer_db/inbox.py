@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import logging
 from collections.abc import AsyncIterator
+from typing import Any, get_type_hints
 
 import msgspec
 from psycopg import sql
@@ -16,7 +17,7 @@ from cliffracer_core.context import MessageContext
 from cliffracer_core.errors import CliffracerError, ConfigurationError, describe
 from cliffracer_core.handlers import Declaration
 from cliffracer_core.interfaces import Call, Middleware
-from cliffracer_core.messages import IDEMPOTENCY_KEY
+from cliffracer_core.messages import IDEMPOTENCY_KEY, JSON
 
 from .database import Database
 from .errors import IdempotencyConflict, InvalidValue, SerializationFailure
@@ -95,6 +96,8 @@ class Inbox:
     def layer(self, declaration: Declaration) -> Middleware:
         """Return the layer that lets a repeated call of a handler run once; it runs in a transaction.
 
+        What it returns is kept as JSON; what has no such form undoes the call with an EncodingError.
+
         Raises:
             ConfigurationError: the handler streams its reply.
         """
@@ -103,18 +106,22 @@ class Inbox:
                 f"handler {declaration.where!r} streams its reply, which cannot be kept; take idempotent=True away"
             )
 
+        reply = _reply_type(declaration)
+
         def wrap(call: Call) -> Call:
             async def once(context: MessageContext) -> object:
                 key = context.message_id or context.headers.get(IDEMPOTENCY_KEY)
                 if key is None:
                     return await call(context)
-                return await self._once(call, context, declaration.where, key)
+                return await self._once(call, context, declaration.where, key, reply)
 
             return once
 
         return Middleware(stage="shape", order=INBOX_ORDER, wrap=wrap, name="inbox")
 
-    async def _once(self, call: Call, context: MessageContext, handler: str, key: str) -> object:
+    async def _once(
+        self, call: Call, context: MessageContext, handler: str, key: str, reply: type[msgspec.Struct] | None
+    ) -> object:
         if not key or len(key) > MAX_KEY_CHARACTERS or not key.isprintable():
             raise InvalidValue(f"an idempotency key is 1 to {MAX_KEY_CHARACTERS} printable characters")
         caller = context.identity.id if context.identity is not None else ""
@@ -126,11 +133,31 @@ class Inbox:
         digest = hashlib.sha256(body).digest()
         if await self.db.fetch_all(_RECORD, (*place, digest)):
             result = await call(context)
-            await self.db.run(_RESULT, (msgspec.json.encode(result, enc_hook=str), *place))
+            if isinstance(result, msgspec.Struct) and _has_status(type(result)) and type(result) is not reply:
+                raise ConfigurationError(
+                    f"handler {handler!r} is idempotent and returns a {type(result).__name__}; write that as its "
+                    f"return annotation, so that a repeated call gets it, too"
+                )
+            # nobody reads what an event's handler returns
+            kept = JSON.encode(None if context.kind == "event" else result)
+            await self.db.run(_RESULT, (kept, *place))
             return result
         rows = await self.db.fetch_all(_READ, place)
         if not rows or rows[0][1] is None:  # removed meanwhile, or of a transaction that this one cannot see
             raise SerializationFailure("an earlier call under this idempotency key got in the way; call again")
         if bytes(rows[0][0]) != digest and context.kind != "event":
             raise IdempotencyConflict("this idempotency key was used for a call with other arguments; take a new one")
-        return msgspec.json.decode(rows[0][1])
+        return msgspec.json.decode(rows[0][1], type=Any if reply is None else reply)
+
+
+def _has_status(kind: type[msgspec.Struct]) -> bool:
+    """Tell whether it is an answer with a status of its own, as `Reply` of `cliffracer-http`."""
+    return {"value", "status_code"} <= set(kind.__struct_fields__)
+
+
+def _reply_type(declaration: Declaration) -> type[msgspec.Struct] | None:
+    try:
+        hint = get_type_hints(declaration.function).get("return")
+    except NameError:
+        return None
+    return hint if isinstance(hint, type) and issubclass(hint, msgspec.Struct) and _has_status(hint) else None

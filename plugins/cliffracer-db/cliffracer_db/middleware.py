@@ -22,11 +22,16 @@ def transaction_layer(database: Database, declaration: Declaration, marks: Seque
     """Return the layer that runs a handler in a transaction, anew where another got in the way.
 
     Raises:
-        ConfigurationError: the handler is marked twice, or is a generator, whose transaction would span its reader.
+        ConfigurationError: it is marked twice, is no handler, or a generator, whose transaction would span its reader.
     """
     options = marks[0].options if marks else TransactionOptions()
     if len(marks) > 1 or not isinstance(options, TransactionOptions):
         raise ConfigurationError(f"handler {declaration.where!r} is marked @transactional twice; leave one")
+    if marks and all(each.owner == marks[0].owner for each in declaration.marks):
+        raise ConfigurationError(
+            f"method {declaration.where!r} is marked @transactional and is no handler, so nothing would open its "
+            f"transaction; use 'async with db.transaction()' inside"
+        )
     if inspect.isasyncgenfunction(declaration.function):
         raise ConfigurationError(
             f"handler {declaration.where!r} streams its reply, so @transactional would keep a transaction open as "

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import datetime
 from pathlib import Path
 from typing import cast
@@ -16,12 +17,14 @@ from typing import cast
 import msgspec
 import psycopg
 from psycopg import sql
+from psycopg.pq import TransactionStatus
 
 from cliffracer_core.errors import CliffracerError, ConfigurationError, DatabaseError
 
 from .database import Database
 from .errors import StatementTimeout, UnknownTable
 from .settings import DbSettings
+from .statement_texts import ends_transaction, statements_in
 from .translation import translate
 
 __all__ = ["Migration", "Migrations", "State", "new_migration"]
@@ -31,6 +34,7 @@ logger = logging.getLogger("cliffracer.db")
 _NAME = re.compile(r"(\d{4,})_([a-z0-9_]+)\.(sql|py)\Z")
 _ALONE = re.compile(r"\A--\s*cliffracer:\s*no transaction\s*$", re.M)
 _LOCK_ATTEMPTS = 10
+_LIMITS = "select set_config('lock_timeout', %s, %s::boolean), set_config('statement_timeout', '0', %s::boolean)"
 _TABLE = """
 create table if not exists cliffracer_migrations (
     service text not null,
@@ -187,49 +191,69 @@ class Migrations:
             yield
 
     async def _apply(self, db: Database, migration: Migration) -> None:
+        name = migration.path.name
+        try:
+            if migration.path.suffix != ".sql":
+                function = _function_of(migration)
+                await self._retrying(name, lambda: self._in_transaction(db, migration, lambda: function(db)))
+            elif _ALONE.search(text := migration.path.read_text(encoding="utf-8-sig")):
+                for statement in statements_in(text):
+                    await self._retrying(name, functools.partial(self._alone, db, statement))
+                await self._remember(db, migration)
+            else:
+                if ends_transaction(text):
+                    raise ConfigurationError("it begins or ends a transaction, but runs in one; leave that out")
+                run = functools.partial(db.execute, sql.SQL(text))
+                await self._retrying(name, lambda: self._in_transaction(db, migration, run))
+        except StatementTimeout as error:
+            raise StatementTimeout(f"migration {name!r}: a lock is not to be had; look who keeps it") from error
+        except CliffracerError as error:
+            reason = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, psycopg.Error) else error
+            raise DatabaseError(f"migration {name!r} failed: {reason}") from error
+        except Exception as error:  # of a Python file, or one that is no UTF-8
+            raise DatabaseError(f"migration {name!r} failed: {type(error).__name__}: {error}") from error
+        logger.info("migration %s is applied", name)
+
+    async def _retrying(self, name: str, run: Callable[[], Awaitable[object]]) -> None:
         for attempt in range(1, _LOCK_ATTEMPTS + 1):
             try:
-                await self._apply_once(db, migration)
+                await run()
             except StatementTimeout:
                 if attempt == _LOCK_ATTEMPTS:
                     raise
-                logger.warning("migration %s: a lock is not to be had; trying again", migration.path.name)
+                logger.warning("migration %s: a lock is not to be had; trying again", name)
                 await asyncio.sleep(min(0.1 * 2**attempt, 5.0))
-            except CliffracerError as error:
-                reason = str(error.__cause__).splitlines()[0] if isinstance(error.__cause__, psycopg.Error) else error
-                raise DatabaseError(f"migration {migration.path.name!r} failed: {reason}") from error
             else:
-                logger.info("migration %s is applied", migration.path.name)
                 return
 
-    async def _apply_once(self, db: Database, migration: Migration) -> None:
-        is_sql = migration.path.suffix == ".sql"
-        text = migration.path.read_text(encoding="utf-8") if is_sql else ""
-        if _ALONE.search(text):
-            for statement in _statements(text):
-                await db.execute(sql.SQL(statement))
+    async def _in_transaction(self, db: Database, migration: Migration, run: Callable[[], Awaitable[object]]) -> None:
+        async with db.transaction(), db.connection() as connection:
+            await connection.execute(_LIMITS, (self._lock_limit(), True, True))
+            await run()
+            if connection.pgconn.transaction_status == TransactionStatus.IDLE:
+                raise ConfigurationError("it has ended the transaction it runs in; leave that out")
             await self._remember(db, migration)
-            return
-        async with db.transaction():
-            milliseconds = round(self._lock_timeout_s * 1000)
-            await db.execute(sql.SQL("set local lock_timeout = {}").format(sql.Literal(milliseconds)))
-            await db.execute(sql.SQL("set local statement_timeout = 0"))
-            if is_sql:
-                await db.execute(sql.SQL(text))
-            else:
-                await _function_of(migration)(db)
-            await self._remember(db, migration)
+
+    async def _alone(self, db: Database, statement: str) -> None:
+        """Run a statement outside a transaction; one that works concurrently holds up nobody, and may wait."""
+        waits = re.search(r"\bconcurrently\b", statement, re.I)
+        async with db.connection() as connection:
+            await connection.execute(_LIMITS, ("0" if waits else self._lock_limit(), False, False))
+            try:
+                await connection.execute(sql.SQL(statement))
+            finally:
+                with contextlib.suppress(psycopg.Error):  # the connection is lost, and its settings with it
+                    await connection.execute("reset lock_timeout")
+                    await connection.execute("reset statement_timeout")
+
+    def _lock_limit(self) -> str:
+        return str(round(self._lock_timeout_s * 1000))
 
     async def _remember(self, db: Database, migration: Migration) -> None:
         await db.execute(
             sql.SQL("insert into cliffracer_migrations (service, number, name, checksum) values (%s, %s, %s, %s)"),
             [self.service, migration.number, migration.name, migration.checksum],
         )
-
-
-def _statements(text: str) -> Sequence[str]:
-    """Split a file that runs outside a transaction, where each statement ends with a semicolon at a line's end."""
-    return [each for each in re.split(r";\s*\n", text + "\n") if re.sub(r"--.*", "", each).strip()]
 
 
 def _function_of(migration: Migration) -> Callable[[Database], Awaitable[object]]:

@@ -108,14 +108,23 @@ class Table:
             raise ConfigurationError(f"model {model.__name__!r} names no table; write __tablename__ = '...' in it")
         self.model = model
         self.name = validate_identifier(model.__tablename__, f"model {model.__name__!r}: table")
+        if model.__struct_config__.array_like:
+            raise ConfigurationError(f"model {model.__name__!r} is array_like, which has no names; leave that out")
         try:
             msgspec.convert({}, model)
         except (msgspec.ValidationError, TenantRequired):
             pass  # it has required fields
         except TypeError as error:
             raise ConfigurationError(f"model {model.__name__!r}: {error}; say it with Column(check='...')") from None
+        except (NameError, ValueError) as error:
+            raise ConfigurationError(
+                f"model {model.__name__!r}: {error}; correct the annotations of its fields"
+            ) from None
         self.fields: Mapping[str, Field] = _fields(model, self.name)
         self.names = tuple(self.fields)
+        encoded = {each.name: each.encode_name for each in msgspec.structs.fields(model)}
+        self._encoded = tuple(encoded[each] for each in self.names)
+        """As msgspec knows them, which may rename them."""
         self.tenant = _tenant_of(model, self.fields)
         """The field that says whose a row is; None where rows belong to nobody."""
         self.defaults = {
@@ -142,7 +151,10 @@ class Table:
         if type(model) is not self.model:
             raise InvalidValue(f"table {self.name!r} takes {self.model.__name__}, not {type(model).__name__}")
         try:
-            return msgspec.convert(msgspec.structs.asdict(model), self.model)
+            values = msgspec.structs.asdict(model)
+            if self._encoded != self.names:
+                values = dict(zip(self._encoded, self._get(model), strict=True))
+            return msgspec.convert(values, self.model)
         except msgspec.ValidationError as error:
             raise invalid(self.name, error) from None
 
@@ -158,7 +170,7 @@ class Table:
     def load(self, row: tuple[Any, ...]) -> DatabaseModel:
         """Return the model of a row with the columns `names`. Raises InvalidValue where it does not fit."""
         try:
-            return msgspec.convert(dict(zip(self.names, row, strict=True)), self.model, str_keys=True)
+            return msgspec.convert(dict(zip(self._encoded, row, strict=True)), self.model, str_keys=True)
         except msgspec.ValidationError as error:
             raise InvalidValue(
                 f"table {self.name!r}: a stored row does not fit the model: {error}; migrate the data"
@@ -171,7 +183,7 @@ class Table:
             UnknownField: there is no such field.
             InvalidValue: a value does not fit, a field is not the program's to set, or there is none.
         """
-        if not data:
+        if not data or not isinstance(data, Mapping):
             raise InvalidValue(f"table {self.name!r}: there is nothing to change; give at least one field")
         for name in data:
             if name in MANAGED or name == self.model.__tenant__:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 from typing import Any, Generic, TypeVar
 from uuid import UUID
 
@@ -18,6 +19,7 @@ __all__ = ["Page", "checked_count", "place_of", "read_place"]
 
 M = TypeVar("M")
 _BIGINT = 2**63
+_PLACE = {"field": "after"}
 
 
 class Page(msgspec.Struct, Generic[M]):
@@ -30,7 +32,10 @@ class Page(msgspec.Struct, Generic[M]):
 
 def place_of(model: DatabaseModel, field: str) -> str:
     """Return where the rows after this one begin, as text that an URL can carry."""
-    key = msgspec.json.encode([field, getattr(model, field), model.id])
+    value = getattr(model, field)
+    if isinstance(value, float) and not math.isfinite(value):
+        value = str(value)  # of which JSON has no number
+    key = msgspec.json.encode([field, value, model.id])
     return base64.urlsafe_b64encode(key).rstrip(b"=").decode()
 
 
@@ -44,10 +49,10 @@ def read_place(table: Table, field: Field, text: str) -> list[Any]:
         raw = base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
         name, value, id = msgspec.json.decode(raw, type=tuple[str, msgspec.Raw, UUID])
         if name != field.name:
-            raise InvalidValue("'after' is of pages in another order; begin with the first page")
-        key = field.dump(msgspec.json.decode(value, type=field.base))
+            raise InvalidValue("'after' is of pages in another order; begin with the first page", details=_PLACE)
+        key = field.dump(msgspec.json.decode(value, type=field.base, strict=field.base is not float))
     except (binascii.Error, UnicodeError, msgspec.DecodeError, AttributeError):
-        raise InvalidValue("'after' is no place; give 'next' of the page before") from None
+        raise InvalidValue("'after' is no place; give 'next' of the page before", details=_PLACE) from None
     return [key, id] if name != "id" else [id]
 
 

@@ -53,6 +53,7 @@ class Relay:
         self._store = PostgresStore(settings)
         self._wake = asyncio.Event()
         self._stopping = False
+        self._until = 0.0
 
     def stop(self) -> None:
         """Let `run` end once the events it is sending are sent and removed: cut between the two, they come twice."""
@@ -61,7 +62,8 @@ class Relay:
 
     async def run(self) -> None:
         """Send until stopped or cancelled; what goes wrong is logged and tried again."""
-        listening = asyncio.create_task(self._listen())
+        # behind pgbouncer a session is others' in turn, and hears of what they listen to
+        listening = None if self._settings.pgbouncer else asyncio.create_task(self._listen())
         reported = False
         try:
             await self._open_store()
@@ -75,8 +77,9 @@ class Relay:
                     reported = True
                     await asyncio.sleep(_PAUSE_S)
         finally:
-            listening.cancel()
-            await asyncio.wait({listening})
+            if listening is not None:
+                listening.cancel()
+                await asyncio.wait({listening})
             with contextlib.suppress(CliffracerError):
                 await self._let_go()
             await self._store.close()
@@ -102,6 +105,7 @@ class Relay:
 
     async def _hold(self) -> Lease | None:
         key = f"outbox/{self._outbox.service}"
+        self._until = asyncio.get_running_loop().time() + self._settings.outbox_lease_s / 2
         return await self._store.acquire(key, self._holder, ttl_s=self._settings.outbox_lease_s)
 
     async def _let_go(self) -> None:
@@ -134,8 +138,14 @@ class Relay:
     async def _send_in_order(
         self, events: Sequence[Stored], sent: list[int], parked: dict[int, str]
     ) -> CliffracerError | None:
-        """Send events of one key; the first that may succeed later holds back those after it."""
-        for event in events:
+        """Send events of one key; the first that may succeed later holds back those after it.
+
+        Half a lease's time ends a portion: what is left follows when the lease has been renewed.
+        """
+        clock = asyncio.get_running_loop().time
+        for number, event in enumerate(events):
+            if number and clock() > self._until:
+                return None
             try:
                 await self._send(event)
                 sent.append(event.id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import itertools
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -12,8 +13,10 @@ from uuid import UUID
 from cliffracer_core.interfaces import ServiceInfo
 
 from .bulk import Bulk
+from .columns import Field
 from .conditions import AnyOf, Condition, Filter, check, order_of, where
 from .copying import Rows, copy_rows, insert_rows
+from .cursors import portions
 from .database import Database
 from .errors import InvalidValue, RecordNotFound, StaleRecord
 from .ids import as_id
@@ -22,13 +25,14 @@ from .paging import Page, checked_count, place_of, read_place
 from .reads import Reads
 from .statements import Statements
 from .tenancy import TenantRows
+from .transactions import current_transaction
 
 __all__ = ["Repository"]
 
 M = TypeVar("M", bound=DatabaseModel)
 Id = UUID | str
 COPY_CHUNK = 500
-_cursors = itertools.count(1)
+_LARGEST_BATCH = 100_000
 
 
 class Repository(Generic[M]):
@@ -52,6 +56,7 @@ class Repository(Generic[M]):
         self.model = model
         self.table = table_of(model)
         self.db = db or Database()
+        self._key = as_id
         self._statements = Statements(self.table)
         self._load = cast(Callable[[tuple[Any, ...]], M], self.table.load)
         field = self.table.tenant
@@ -105,7 +110,7 @@ class Repository(Generic[M]):
 
     async def get(self, id: Id) -> M:
         """Return a row. Raises RecordNotFound (404), or InvalidValue for an id that is none."""
-        key = as_id(id)
+        key = self._key(id)
         if self._reads is not None:
             row = await self._reads.get(key)
         else:
@@ -116,7 +121,7 @@ class Repository(Generic[M]):
 
     async def get_many(self, ids: Iterable[Id]) -> builtins.list[M]:
         """Return the rows with these ids that exist, in the order of the ids, each once."""
-        wanted = dict.fromkeys(as_id(each) for each in ids)
+        wanted = dict.fromkeys(self._key(each) for each in ids)
         rows = await self._rows.fetch_all(self._statements.get_many, (builtins.list(wanted),)) if wanted else []
         found = {model.id: model for model in map(self._load, rows)}
         return [found[each] for each in wanted if each in found]
@@ -135,11 +140,13 @@ class Repository(Generic[M]):
             UnknownField, InvalidValue: nothing is written.
             UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
         """
-        key = as_id(id)
+        key = self._key(id)
         values = self._changes(data)
         expecting = expected_updated_at is not None
         text = self._statements.update(builtins.list(data), expecting=expecting)
-        parameters = [*values, key, *((expected_updated_at,) if expecting else ())]
+        parameters = [*values, key]
+        if expecting:
+            parameters.append(self.table.parameter(self.table.field("updated_at"), expected_updated_at))
         rows = await self._rows.fetch_all(text, parameters, self._statements.fields)
         if rows:
             return self._load(rows[0])
@@ -160,17 +167,20 @@ class Repository(Generic[M]):
         Raises:
             UnknownField, InvalidValue: nothing is written.
             UniqueViolation, ForeignKeyViolation, CheckViolation: the table refuses it.
+            DatabaseError: no unique constraint is on the fields `on`.
         """
-        fields = (on,) if isinstance(on, str) else tuple(on)
+        fields = (on,) if isinstance(on, str) else tuple(on or ())
         for each in fields:
-            self.table.field(each)
+            self._field(each)
+        if not fields:
+            raise InvalidValue("'on' names no field; name a unique one", details={"field": "on"})
         parameters = self.table.dump(self._check(model))
         rows = await self._rows.fetch_all(self._statements.upsert(fields), parameters, self._statements.fields)
         return self._load(rows[0])
 
     async def delete(self, id: Id) -> bool:
         """Remove a row; False where there was none. Raises ForeignKeyViolation where others refer to it."""
-        return await self._rows.run(self._statements.delete, (as_id(id),), self._statements.fields) > 0
+        return await self._rows.run(self._statements.delete, (self._key(id),), self._statements.fields) > 0
 
     # --- many rows ---
 
@@ -247,7 +257,10 @@ class Repository(Generic[M]):
         Raises:
             InvalidValue: `after` is of no page in this order, or as `find`.
         """
-        ((name, descending),) = self._order(order_by)
+        order = self._order(order_by)
+        if len(order) > 1:
+            raise InvalidValue("pages are in the order of one field", details={"field": "order_by"})
+        name, descending = order[0]
         field = self.table.field(name)
         if field.nullable or field.sql_type == "jsonb":
             raise InvalidValue(f"field {name!r} orders no pages: it may be None, or is a document")
@@ -256,7 +269,7 @@ class Repository(Generic[M]):
         filter = self._filter(conditions, equal)
         values = filter.values
         if after is not None:
-            values += read_place(self.table, field, after)
+            values += self._place(field, after)
         text = self._statements.page(filter.shape, name, descending=descending, after=after is not None)
         rows = [
             self._load(row) for row in await self._rows.fetch_all(text, [*values, checked_count(limit + 1, "limit")])
@@ -268,19 +281,30 @@ class Repository(Generic[M]):
     ) -> AsyncGenerator[M, None]:
         """Yield rows one by one from a server-side cursor; memory holds one batch.
 
-        It keeps a connection, and a read-only transaction, until it ends; leave it early with `aclosing`.
-        Errors as `find`.
+        It is part of the running transaction, and ends with it. Outside of one it keeps a connection, and a
+        transaction of its own, until it ends; leave it early with `aclosing`.
+
+        Args:
+            *conditions: as `find`.
+            order_by: as `find`.
+            batch: rows to fetch at a time, 1 to 100,000.
+            **equal: as `find`.
+
+        Raises:
+            UnknownField, InvalidValue: as `find`, or `batch` is out of range.
+            DatabaseError: the transaction that it began in has ended.
         """
+        if not 1 <= checked_count(batch, "batch") <= _LARGEST_BATCH:
+            raise InvalidValue(f"batch {batch!r} is not between 1 and {_LARGEST_BATCH:,}", details={"field": "batch"})
         filter = self._filter(conditions, equal)
         text = self._statements.select(filter.shape, self._order(order_by))
-        name = f"cliffracer_{next(_cursors)}"
+        outer = current_transaction(self.db.pool)
         async with (
             self._rows.connection() as connection,
-            connection.transaction(),
-            connection.cursor(name, binary=True) as cursor,
+            connection.transaction() if outer is None else contextlib.nullcontext(),
+            contextlib.aclosing(portions(connection, text, filter.values, batch, outer)) as read,
         ):
-            await cursor.execute(text, filter.values)
-            while rows := await cursor.fetchmany(batch):
+            async for rows in read:
                 for row in rows:
                     yield self._load(row)
 
@@ -309,6 +333,12 @@ class Repository(Generic[M]):
 
     def _changes(self, data: Mapping[str, object]) -> builtins.list[Any]:
         return self.table.changes(data)
+
+    def _field(self, name: object) -> Field:
+        return self.table.field(name)
+
+    def _place(self, field: Field, after: str) -> builtins.list[Any]:
+        return read_place(self.table, field, after)
 
     def _order(self, order_by: str | Sequence[str]) -> builtins.list[tuple[str, bool]]:
         return order_of(self.table, order_by)

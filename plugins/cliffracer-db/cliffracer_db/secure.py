@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, TypeVar
+from uuid import UUID
 
-from cliffracer_core.errors import ConfigurationError, DatabaseError
+from cliffracer_core.errors import ConfigurationError
 
 from .columns import Field
 from .conditions import AnyOf, Condition, Filter
 from .database import Database
-from .errors import SuspiciousInput, UnknownField, ValueTooLarge
+from .errors import InvalidValue, SuspiciousInput, UnknownField, ValueTooLarge
+from .ids import as_id
 from .models import MANAGED, DatabaseModel
 from .repository import Repository
 
@@ -90,6 +93,7 @@ class SecureRepository(Repository[M]):
             if name not in self.table.fields:
                 raise ConfigurationError(f"table {self.table.name!r} has no field {name!r}; correct the list")
         self._bulk = None  # each model is looked at
+        self._key = self._identify
         self._tables = tables
         self._readable = frozenset(self.table.names if readable is None else {*readable, "id"})
         own = set(self.table.names) - {*MANAGED, model.__tenant__}
@@ -104,53 +108,74 @@ class SecureRepository(Repository[M]):
             max_text=self._max_text, unchecked=self._unchecked,
         )  # fmt: skip
 
+    @contextlib.contextmanager
+    def _watched(self) -> Iterator[None]:
+        """Log what is refused inside: the field, where it is one of the model's, and why; never the value."""
+        try:
+            yield
+        except InvalidValue as error:
+            field = error.details.get("field", "of no known name")
+            logger.warning("table %r refused field %r: %s", self.table.name, field, error.code)
+            raise
+
+    def _identify(self, id: object) -> UUID:
+        with self._watched():
+            return as_id(id)
+
     def _check(self, model: M) -> M:
-        checked = super()._check(model)
-        for name in self._guarded:
-            if getattr(checked, name) != self._defaults.get(name, checked):
-                raise self._refused(
-                    name, UnknownField(f"field {name!r} may not be written here", details={"field": name})
-                )
-        for name in self._writable:
-            self._inspect(name, getattr(checked, name))
-        return checked
+        with self._watched():
+            checked = super()._check(model)
+            for name in self._guarded:
+                if getattr(checked, name) != self._defaults.get(name, checked):
+                    raise UnknownField(f"field {name!r} may not be written here", details={"field": name})
+            for name in self._writable:
+                self._inspect(name, getattr(checked, name))
+            self.table.dump(checked)
+            return checked
 
     @property
     def _defaults(self) -> Mapping[str, Any]:
         return self.table.defaults
 
     def _changes(self, data: Mapping[str, object]) -> list[Any]:
-        for name, value in data.items():
-            if name in self._guarded:
-                raise self._refused(
-                    name, UnknownField(f"field {name!r} may not be written here", details={"field": name})
-                )
-            self._inspect(name, value)
-        return super()._changes(data)
+        with self._watched():
+            if isinstance(data, Mapping):
+                for name, value in data.items():
+                    if name in self._guarded:
+                        raise UnknownField(f"field {name!r} may not be written here", details={"field": name})
+                    self._inspect(name, value)
+            return super()._changes(data)
 
     def _filter(self, conditions: Sequence[Condition | AnyOf], equal: dict[str, object]) -> Filter:
-        for condition in _flat(conditions):
-            self._may_read(condition.field)
-            self._inspect(condition.field, condition.value)
-        for name, value in equal.items():
-            self._may_read(name)
-            self._inspect(name, value)
-        return super()._filter(conditions, equal)
+        with self._watched():
+            for condition in _flat(conditions):
+                self._may_read(condition.field)
+                self._inspect(condition.field, condition.value)
+            for name, value in equal.items():
+                self._may_read(name)
+                self._inspect(name, value)
+            return super()._filter(conditions, equal)
 
     def _order(self, order_by: str | Sequence[str]) -> list[tuple[str, bool]]:
-        order = super()._order(order_by)
-        for name, _ in order:
-            self._may_read(name)
-        return order
+        with self._watched():
+            order = super()._order(order_by)
+            for name, _ in order:
+                self._may_read(name)
+            return order
 
-    def _may_read(self, name: object) -> Field:
+    def _field(self, name: object) -> Field:
+        with self._watched():
+            return super()._field(name)
+
+    def _place(self, field: Field, after: str) -> list[Any]:
+        with self._watched():
+            return super()._place(field, after)
+
+    def _may_read(self, name: object) -> None:
         field = self.table.field(name)
         if field.name not in self._readable:
             details = {"field": field.name}
-            raise self._refused(
-                field.name, UnknownField(f"field {field.name!r} may not be filtered or ordered by", details=details)
-            )
-        return field
+            raise UnknownField(f"field {field.name!r} may not be filtered or ordered by", details=details)
 
     def _inspect(self, name: str, value: object) -> None:
         """Refuse a text, at any depth of the value, that is too long or looks like an attack."""
@@ -159,16 +184,12 @@ class SecureRepository(Repository[M]):
         for text in _texts(value):
             if len(text) > self._max_text:
                 reason = f"field {name!r}: a text has {len(text)} characters; {self._max_text} are allowed"
-                raise self._refused(name, ValueTooLarge(reason, details={"field": name}))
+                raise ValueTooLarge(reason, details={"field": name})
             plain = unicodedata.normalize("NFKC", text)
             for what, pattern in _SUSPICIOUS.items():
                 if pattern.search(plain):
                     reason = f"field {name!r}: the text has {what}, as an attack has; rephrase it"
-                    raise self._refused(name, SuspiciousInput(reason, details={"field": name}))
-
-    def _refused(self, field: str, error: DatabaseError) -> DatabaseError:
-        logger.warning("table %r refused field %r: %s", self.table.name, field, error.code)
-        return error
+                    raise SuspiciousInput(reason, details={"field": name})
 
 
 def _flat(conditions: Iterable[object]) -> Iterable[Condition]:

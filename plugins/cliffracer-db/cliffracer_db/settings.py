@@ -86,8 +86,13 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
         return f"{parts.hostname or 'localhost'}:{parts.port or 5432}/{unquote(parts.path.strip('/'))}"
 
     def conninfo(self) -> str:
-        """Return libpq's connection string."""
-        from psycopg.conninfo import make_conninfo
+        """Return libpq's connection string; what the URL says of itself wins.
+
+        Raises:
+            ConfigurationError: the URL is none that libpq understands.
+        """
+        from psycopg import ProgrammingError
+        from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
         options = "" if self.pgbouncer else " ".join(f"-c {name}={value}" for name, value in self._session().items())
         fields: dict[str, str | int | None] = {
@@ -100,7 +105,16 @@ class DbSettings(msgspec.Struct, frozen=True, kw_only=True):
             given = make_conninfo(
                 host=self.host, port=self.port, dbname=self.name, user=self.user or None, password=self.password or None
             )
-        return make_conninfo(given, **{name: value for name, value in fields.items() if value})
+        try:
+            said = conninfo_to_dict(given)
+        except ProgrammingError:  # whose message may show the password
+            raise ConfigurationError(
+                "db.url is none that PostgreSQL's library understands; look at what stands after '?', and write "
+                "characters such as '@' and '%' in the password as '%40' and '%25'"
+            ) from None
+        if said.get("options") and fields["options"]:
+            said["options"] = f"{fields['options']} {said['options']}"  # of two, the later wins
+        return make_conninfo(given, **{name: said.get(name) or value for name, value in fields.items() if value})
 
     def _session(self) -> dict[str, object]:
         return {

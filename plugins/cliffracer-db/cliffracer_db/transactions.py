@@ -34,6 +34,8 @@ class Transaction(msgspec.Struct, eq=False):
     """The first one for whom something was done in it; it has no other."""
     announced: bool = False
     """Whether the server knows the tenant."""
+    undone: int = 0
+    """How many transactions inside it were undone."""
 
     async def join(self, tenant: str | None) -> None:
         """Work for a tenant from here on; None leaves it as it is. Raises WrongTenant where it is another's."""

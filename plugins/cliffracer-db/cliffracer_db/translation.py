@@ -7,6 +7,7 @@ from collections.abc import Mapping
 
 import psycopg
 from psycopg import errors as pg
+from psycopg.transaction import OutOfOrderTransactionNesting
 from psycopg_pool import PoolTimeout, TooManyRequests
 
 from cliffracer_core.errors import CliffracerError, DatabaseError
@@ -26,11 +27,15 @@ from .errors import (
     details_of,
 )
 
-__all__ = ["DRIVER_ERRORS", "translate"]
+__all__ = ["DRIVER_ERRORS", "FAILED", "translate"]
 
 DRIVER_ERRORS = (psycopg.Error, UnicodeError)
 """What the driver raises for a statement; a text that is no Unicode fails in Python."""
 
+FAILED = (
+    "a statement of the transaction has failed, so all of it is undone; put what may fail inside "
+    "'async with db.transaction()' of its own, and catch the error around that"
+)
 _KEY = re.compile(r"^Key \(([a-z0-9_, ]+)\)=")
 _GONE = (pg.AdminShutdown, pg.CrashShutdown, pg.CannotConnectNow, pg.ConnectionException, pg.TooManyConnections)
 _RETRY = (pg.SerializationFailure, pg.DeadlockDetected)
@@ -74,6 +79,12 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return SerializationFailure("another transaction got in the way; run the transaction again")
     if isinstance(error, pg.InsufficientPrivilege) and diagnosis.source_function == _POLICY:
         return WrongTenant("a row belongs to another tenant, or the statement to none; nothing was written")
+    if fields is not None and isinstance(error, pg.InvalidColumnReference):  # of an upsert
+        return DatabaseError("no unique constraint is on these fields; give one of them unique=True")
+    if isinstance(error, pg.InvalidRegularExpression):
+        return DatabaseError("a pattern is none that PostgreSQL reads; write it without what only Python knows")
+    if isinstance(error, pg.InFailedSqlTransaction):
+        return DatabaseError(FAILED)
     if isinstance(error, pg.ReadOnlySqlTransaction):
         return DatabaseError("the transaction is read only")
     if isinstance(error, _TIMEOUT):
@@ -82,6 +93,11 @@ def translate(error: Exception, fields: Mapping[str, str] | None = None) -> Clif
         return UnknownTable("a table or column is not in the database; apply the migrations: 'cliffracer db migrate'")
     if isinstance(error, _GONE) or (isinstance(error, psycopg.OperationalError) and error.sqlstate is None):
         return DatabaseUnavailable("the connection to the database was lost, or cannot be made")
+    if isinstance(error, OutOfOrderTransactionNesting):
+        return DatabaseError(
+            "two tasks of one transaction each began another inside it, or wrote many rows, at once; "
+            "let one do so after the other"
+        )
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:  # of the driver, before anything is sent
         return DatabaseError("a statement and its parameters do not fit; look at their number, names and types")
     if isinstance(error, psycopg.DataError):

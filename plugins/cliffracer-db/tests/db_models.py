@@ -59,7 +59,7 @@ class Everything(DatabaseModel):
     size: Size
     kind: Literal["a", "b"]
     tags: Annotated[list[str], Meta(max_length=3)]
-    numbers: dict[int, float]
+    numbers: Annotated[dict[int, float], Meta(min_length=1, max_length=3)]
     address: Address
     maybe: str | None = None
     maybe_address: Address | None = None

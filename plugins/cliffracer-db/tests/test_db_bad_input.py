@@ -19,6 +19,7 @@ from cliffracer_db import (
     ValueTooLarge,
     where,
 )
+from cliffracer_db.conditions import Condition
 from psycopg import sql
 
 from cliffracer_core.errors import DatabaseError, to_body
@@ -26,6 +27,8 @@ from cliffracer_core.errors import DatabaseError, to_body
 from .db_injections import OWN, PUBLISHED
 from .db_models import Everything, Org, User, make_tables
 from .test_db_models import everything
+
+EAST, WEST = (datetime.timezone(datetime.timedelta(hours=each)) for each in (1, -1))
 
 
 @pytest.fixture
@@ -84,6 +87,8 @@ async def test_value_is_refused_when_it_does_not_fit(
         {"color": "blue"}, {"size": 3}, {"kind": "c"}, {"tags": ["a"] * 4}, {"tags": [1]}, {"tags": ["\x00"]},
         {"numbers": {"x": 1.0}}, {"address": {"zip": "1"}}, {"address": None}, {"moment": datetime.datetime(1, 1, 1)},
         {"amount": "1e"}, {"note": "\udfff"},
+        {"moment": datetime.datetime.min.replace(tzinfo=EAST)}, {"moment": datetime.datetime.max.replace(tzinfo=WEST)},
+        {"numbers": {}}, {"numbers": dict.fromkeys(range(4), 1.0)},
     ],
 )  # fmt: skip
 async def test_value_of_any_type_is_refused_when_it_does_not_fit(db: Database, changes: dict[str, Any]) -> None:
@@ -92,6 +97,8 @@ async def test_value_of_any_type_is_refused_when_it_does_not_fit(db: Database, c
     things = Repository(Everything, db)
     with pytest.raises(InvalidValue):
         await things.create(everything(**{"text": "x", **changes}))
+    with pytest.raises(InvalidValue):
+        await things.create_many([everything(**{"text": "x", **changes})])
     assert await things.count() == 0
 
 
@@ -151,6 +158,16 @@ async def test_filter_is_refused_when_its_value_or_operator_does_not_fit(users: 
         lambda: users.find(where("id") == "x"),
         lambda: users.find(where("age").in_([1, None])),
         lambda: users.find("age > 7"),  # type: ignore[arg-type]
+        lambda: users.find(Condition("name", "= '' or 1=1 or name =", "x")),  # type: ignore[arg-type]
+        lambda: users.find(where("name").in_("ab")),
+        lambda: users.find(where("age").in_(None)),  # type: ignore[arg-type]
+        lambda: users.find(order_by=None),  # type: ignore[arg-type]
+        lambda: users.page(order_by=("age", "name")),  # type: ignore[arg-type]
+        lambda: anext(users.stream(batch=-1)),
+        lambda: users.upsert(User(name="x", email="x"), on=()),
+        lambda: users.update(uuid4(), ["name"]),  # type: ignore[arg-type]
+        lambda: users.update(uuid4(), {"age": 1}, expected_updated_at=5),  # type: ignore[arg-type]
+        lambda: users.update(uuid4(), {"age": 1}, expected_updated_at=datetime.datetime.now()),  # noqa: DTZ005
         lambda: users.find(where("name") == "\x00"),
         lambda: users.find(where("name").like("\x00")),
         lambda: users.list(-1),
@@ -166,6 +183,9 @@ async def test_filter_is_refused_when_its_value_or_operator_does_not_fit(users: 
     ):
         with pytest.raises(InvalidValue):
             await attempt()
+    with pytest.raises(DatabaseError, match="unique=True"):
+        await users.upsert(User(name="x", email="x"), on="age")
+    assert await users.count() == 0
 
 
 async def test_injection_is_plain_text_as_a_value_and_refused_as_a_name(users: Repository[User]) -> None:

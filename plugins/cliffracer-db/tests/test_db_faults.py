@@ -67,7 +67,7 @@ async def test_every_committed_orders_event_arrives_when_the_service_is_killed(
     by_key: dict[int, list[int]] = {}
     for number in events:
         by_key.setdefault(number // 1_000_000, []).append(number)
-    assert len(by_key) > kills // 2
+    assert len(by_key) >= kills // 2
     record_property("figure", f"{kills} kills, {len(committed)} orders committed")
     print(f"{kills} kills, {len(committed)} orders committed, {len(events)} events, {len(effects)} effects")
 

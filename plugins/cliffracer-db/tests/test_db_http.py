@@ -11,12 +11,14 @@ from uuid import UUID, uuid4
 
 import httpx
 import msgspec
+import pytest
 from cliffracer_db import Column, Database, DatabaseModel, EmbeddedPostgres, Repository, as_tenant
-from cliffracer_http import delete, get, patch, post
+from cliffracer_http import Reply, delete, get, patch, post
 from msgspec import Meta
 from psycopg import sql
 
-from cliffracer_core import CliffracerService, ServiceConfig
+from cliffracer_core import CliffracerService, ServiceConfig, rpc
+from cliffracer_core.errors import CliffracerError, EncodingError, to_body
 from cliffracer_core.testing import eventually, unique
 
 from .db_models import make_tables
@@ -54,15 +56,18 @@ class Items(CliffracerService):
     notes = Repository(Note)
     holding: asyncio.Event
 
+    @rpc
     @post("/items", status_code=201)
     async def make(self, body: dict[str, Any]) -> Item:
         fields = {"name": "", "code": "", **body}
         return await self.items.create(Item(**fields))
 
+    @rpc
     @post("/bulk", status_code=201)
     async def make_many(self, body: list[dict[str, Any]]) -> int:
         return await self.items.create_many(Item(**each) for each in body)
 
+    @rpc
     @post("/raw", status_code=201)
     async def make_raw(self, body: dict[str, Any]) -> int:
         fields = {"id": uuid4(), **body}
@@ -71,36 +76,54 @@ class Items(CliffracerService):
         statement = sql.SQL("insert into items ({}) values ({})").format(columns, values)
         return await self.db.execute(statement, list(fields.values()))
 
+    @rpc
     @get("/items")
     async def find(self, field: str = "code", value: str = "", order_by: str = "id") -> list[Item]:
         if value:
             return await self.items.find_by_field(field, value)
         return await self.items.list(order_by=order_by)
 
+    @rpc
     @get("/items/{id}")
     async def one(self, id: str) -> Item:
         return await self.items.get(id)
 
+    @rpc
     @patch("/items/{id}")
     async def change(self, id: str, body: dict[str, Any]) -> Item:
         return await self.items.update(id, body)
 
+    @rpc
     @delete("/shelves/{id}")
     async def drop(self, id: str) -> bool:
         return await self.shelves.delete(id)
 
+    @rpc
     @get("/absent")
     async def absent(self) -> list[Absent]:
         return await self.absents.list()
 
+    @rpc
     @get("/notes")
     async def tenants_notes(self, tenant: str = "") -> list[Note]:
         with as_tenant(tenant) if tenant else contextlib.nullcontext():
             return await self.notes.list()
 
+    @rpc
     @get("/wrong")
     async def wrong(self) -> int:
         return await self.db.execute(sql.SQL(f"select '{SECRET}' form items"))
+
+    @rpc(idempotent=True)
+    @post("/once", status_code=201)
+    async def once(self, code: str) -> Reply:
+        return Reply(await self.items.create(Item(name="x", code=code)), 202, {"X-Made": code})
+
+    @post("/shelves/{shelf}/once")
+    @rpc(idempotent=True)
+    async def once_for(self, shelf: str, code: str) -> object:
+        made = await self.items.create(Item(name=shelf, code=code))
+        return {"x": made, "y": float("nan"), "z": object()}[code]
 
     @post("/hold")
     async def hold(self, body: dict[str, Any]) -> int:
@@ -120,62 +143,85 @@ async def running(url: str, **section: Any) -> AsyncIterator[tuple[Items, httpx.
             yield service, client
 
 
+ROUTES = {
+    "make": ("POST", "/items"), "make_many": ("POST", "/bulk"), "make_raw": ("POST", "/raw"),
+    "find": ("GET", "/items"), "one": ("GET", "/items/{id}"), "change": ("PATCH", "/items/{id}"),
+    "drop": ("DELETE", "/shelves/{id}"), "absent": ("GET", "/absent"), "tenants_notes": ("GET", "/notes"),
+    "wrong": ("GET", "/wrong"),
+}  # fmt: skip
+
+
+async def request(client: httpx.AsyncClient, handler: str, arguments: dict[str, Any]) -> httpx.Response:
+    method, path = ROUTES[handler]
+    content = msgspec.json.encode(arguments["body"]) if "body" in arguments else None
+    asked = {name: value for name, value in arguments.items() if name not in ("id", "body")}
+    return await client.request(method, path.format(id=arguments.get("id")), params=asked, content=content)
+
+
 async def test_what_the_database_refuses_is_a_problem_that_names_the_field(db: Database, postgres_url: str) -> None:
-    """Each bad input has its status, code and field; nothing is written, and neither SQL nor a value is told."""
+    """Bad input has its status, code and field over HTTP and as a call; nothing is written, no SQL or value told."""
     await make_tables(db, Shelf, Item, Note)
     async with running(postgres_url) as (service, client):
         shelf = await service.shelves.create(Shelf(name="a"))
         kept = await service.items.create(Item(name=SECRET, code=SECRET, shelf_id=shelf.id))
+        other = await service.items.create(Item(name="other", code="other"))
         good = {"name": SECRET, "code": f"{SECRET}2"}
-        item = f"/items/{kept.id}"
-        cases: list[tuple[str, str, Any, int, str, dict[str, str]]] = [
-            ("PATCH", item, {SECRET: "x"}, 400, "unknown_field", {"table": "items"}),
-            ("GET", f"/items?field={SECRET}&value=x", None, 400, "unknown_field", {"table": "items"}),
-            ("GET", f"/items?order_by={SECRET}", None, 400, "unknown_field", {"table": "items"}),
-            ("GET", "/absent", None, 500, "unknown_table", {}),
-            ("GET", "/wrong", None, 500, "database_error", {}),
-            ("POST", "/items", {**good, "name": 5}, 400, "invalid_value", {"field": "name"}),
-            ("POST", "/items", {**good, "quantity": SECRET}, 400, "invalid_value", {"field": "quantity"}),
-            ("PATCH", item, {"quantity": SECRET}, 400, "invalid_value", {"field": "quantity"}),
-            ("POST", "/items", {"code": SECRET}, 400, "invalid_value", {"field": "name"}),
-            ("POST", "/raw", {"code": SECRET}, 400, "not_null_violation", {"field": "name", "table": "items"}),
-            ("POST", "/items", {**good, "code": SECRET}, 409, "unique_violation",
+        id = str(kept.id)
+        cases: list[tuple[str, dict[str, Any], int, str, dict[str, str]]] = [
+            ("change", {"id": id, "body": {SECRET: "x"}}, 400, "unknown_field", {"table": "items"}),
+            ("find", {"field": SECRET, "value": "x"}, 400, "unknown_field", {"table": "items"}),
+            ("find", {"order_by": SECRET}, 400, "unknown_field", {"table": "items"}),
+            ("absent", {}, 500, "unknown_table", {}),
+            ("wrong", {}, 500, "database_error", {}),
+            ("make", {"body": {**good, "name": 5}}, 400, "invalid_value", {"field": "name"}),
+            ("make", {"body": {**good, "quantity": SECRET}}, 400, "invalid_value", {"field": "quantity"}),
+            ("change", {"id": id, "body": {"quantity": SECRET}}, 400, "invalid_value", {"field": "quantity"}),
+            ("make", {"body": {"code": SECRET}}, 400, "invalid_value", {"field": "name"}),
+            ("make_raw", {"body": {"code": SECRET}}, 400, "not_null_violation", {"field": "name", "table": "items"}),
+            ("make", {"body": {**good, "code": SECRET}}, 409, "unique_violation",
              {"field": "code", "constraint": "items_code_key", "table": "items"}),
-            ("POST", "/bulk", [good, {**good, "code": SECRET}], 409, "unique_violation",
+            ("change", {"id": str(other.id), "body": {"code": SECRET}}, 409, "unique_violation", {"field": "code"}),
+            ("make_many", {"body": [good, {**good, "code": SECRET}]}, 409, "unique_violation",
              {"field": "code", "constraint": "items_code_key"}),
-            ("POST", "/items", {**good, "shelf_id": str(uuid4())}, 409, "foreign_key_violation",
+            ("make", {"body": {**good, "shelf_id": str(uuid4())}}, 409, "foreign_key_violation",
              {"field": "shelf_id", "constraint": "items_shelf_id_fkey", "table": "items"}),
-            ("DELETE", f"/shelves/{shelf.id}", None, 409, "foreign_key_violation",
-             {"constraint": "items_shelf_id_fkey"}),
-            ("POST", "/items", {**good, "name": SECRET * 5}, 400, "invalid_value", {"field": "name"}),
-            ("POST", "/raw", {**good, "name": SECRET * 5, "quantity": 1, "note": "", "created_at": "now",
-                              "updated_at": "now"},
+            ("drop", {"id": str(shelf.id)}, 409, "foreign_key_violation", {"constraint": "items_shelf_id_fkey"}),
+            ("make", {"body": {**good, "name": SECRET * 5}}, 400, "invalid_value", {"field": "name"}),
+            ("make_raw", {"body": {**good, "name": SECRET * 5, "quantity": 1, "note": "", "created_at": "now",
+                                   "updated_at": "now"}},
              400, "check_violation", {"constraint": "items_name_max_length"}),
-            ("POST", "/items", {**good, "note": f"{SECRET}\x00"}, 400, "invalid_value", {"field": "note"}),
-            ("PATCH", item, {"note": f"{SECRET}\x00"}, 400, "invalid_value", {"field": "note"}),
-            ("GET", f"/items?value={SECRET}%00", None, 400, "invalid_value", {"field": "code"}),
-            ("POST", "/items", {**good, "quantity": 2**63}, 400, "invalid_value", {"field": "quantity"}),
-            ("POST", "/raw", {**good, "quantity": 2**70}, 400, "invalid_value", {}),
-            ("POST", "/items", {**good, "note": SECRET * (50 * 2**20 // len(SECRET))}, 413, "value_too_large",
+            ("make", {"body": {**good, "note": f"{SECRET}\x00"}}, 400, "invalid_value", {"field": "note"}),
+            ("change", {"id": id, "body": {"note": f"{SECRET}\x00"}}, 400, "invalid_value", {"field": "note"}),
+            ("find", {"value": f"{SECRET}\x00"}, 400, "invalid_value", {"field": "code"}),
+            ("make", {"body": {**good, "quantity": 2**63}}, 400, "invalid_value", {"field": "quantity"}),
+            ("make_raw", {"body": {**good, "quantity": 2**70}}, 400, "invalid_value", {}),
+            ("make", {"body": {**good, "note": SECRET * (50 * 2**20 // len(SECRET))}}, 413, "value_too_large",
              {"field": "note"}),
-            ("GET", f"/items/{SECRET}", None, 400, "invalid_value", {"field": "id"}),
-            ("GET", f"/items/{uuid4()}", None, 404, "record_not_found", {"table": "items"}),
-            ("PATCH", f"/items/{uuid4()}", {"note": SECRET}, 404, "record_not_found", {"table": "items"}),
-            ("GET", "/notes", None, 403, "tenant_required", {}),
-            ("GET", f"/notes?tenant={SECRET}", None, 400, "invalid_value", {}),
+            ("one", {"id": SECRET}, 400, "invalid_value", {"field": "id"}),
+            ("one", {"id": str(uuid4())}, 404, "record_not_found", {"table": "items"}),
+            ("change", {"id": str(uuid4()), "body": {"note": SECRET}}, 404, "record_not_found", {"table": "items"}),
+            ("tenants_notes", {}, 403, "tenant_required", {}),
+            ("tenants_notes", {"tenant": SECRET}, 400, "invalid_value", {}),
         ]  # fmt: skip
-        for method, path, body, status, code, details in cases:
-            content = None if body is None else msgspec.json.encode(body)
-            response = await client.request(method, path, content=content)
+        for handler, arguments, status, code, details in cases:
+            response = await request(client, handler, arguments)
             problem = response.json()
-            assert (response.status_code, problem["code"]) == (status, code), (method, path, problem)
+            assert (response.status_code, problem["code"]) == (status, code), (handler, problem)
             assert response.headers["content-type"] == "application/problem+json"
-            assert details.items() <= problem.get("details", {}).items(), (path, problem)
-            told = response.text.lower()
-            assert SECRET not in told
-            assert all(word not in told for word in ("insert", "select", "update ", "values")), told
-            assert len(told) < 600
-            assert await service.items.list() == [kept]
+            with pytest.raises(CliffracerError) as caught:
+                await service.rpc_call(service.name, handler, **arguments)
+            if status == 413:  # more than a broker takes, so it never gets there
+                assert (caught.value.status, caught.value.code) == (413, "message_too_large")
+                continue
+            assert (caught.value.status, caught.value.code) == (status, code), (handler, caught.value)
+            body = to_body(caught.value, "items", None)
+            assert details.items() <= problem.get("details", {}).items(), (handler, problem)
+            assert details.items() <= caught.value.details.items(), (handler, caught.value)
+            for told in (response.text.lower(), f"{caught.value} {body}".lower()):
+                assert SECRET not in told
+                assert all(word not in told for word in ("insert", "select", "update ", "values")), told
+                assert len(told) < 900
+            assert await service.items.list() == [kept, other]
         assert [each.name for each in await service.shelves.list()] == ["a"]
 
 
@@ -242,3 +288,29 @@ async def test_pages_tell_that_the_database_is_gone_and_back(own_postgres: Embed
         await eventually(works)
         assert time.monotonic() - back < 2
         assert [each["code"] for each in (await client.get("/items")).json()] == ["a"]
+
+
+async def test_idempotency_key_holds_over_http_and_as_a_call(db: Database, postgres_url: str) -> None:
+    """The first one's result, with its status; other arguments are a 422; what cannot be kept is undone."""
+    await make_tables(db, Shelf, Item)
+    async with running(postgres_url) as (service, client):
+        key = {"Idempotency-Key": "k"}
+        first, again = [await client.post("/once", json={"code": "a"}, headers=key) for _ in range(2)]
+        assert (first.status_code, first.headers["x-made"], first.json()["code"]) == (202, "a", "a")
+        assert (again.status_code, again.headers["x-made"], again.json()) == (202, "a", first.json())
+        refused = await client.post("/once", json={"code": "b"}, headers=key)
+        assert (refused.status_code, refused.json()["code"]) == (422, "idempotency_conflict")
+        one, two = [
+            await service.caller.call(service.name, "once", {"code": "c"}, idempotency_key="rpc") for _ in range(2)
+        ]
+        assert one == two
+        for path, status in (("/shelves/1/once", 200), ("/shelves/1/once", 200), ("/shelves/2/once", 422)):
+            assert (await client.post(path, json={"code": "x"}, headers=key)).status_code == status
+        for code in "yz":
+            for _ in range(2):
+                assert (
+                    await client.post("/shelves/1/once", json={"code": code}, headers={"Idempotency-Key": code})
+                ).status_code == 500
+            with pytest.raises(EncodingError):
+                await service.caller.call(service.name, "once_for", {"shelf": "1", "code": code}, idempotency_key=code)
+        assert [each.code for each in await service.items.list()] == ["a", "c", "x"]

@@ -105,7 +105,7 @@ async def test_concurrent_calls_under_one_key_run_once(service: Billing) -> None
 
 
 async def test_old_records_are_removed(db: Database, service: Billing) -> None:
-    """After `inbox_keep_s` a key is forgotten; younger ones stay."""
+    """After `inbox_keep_s` a key is forgotten, and may stand for another call; younger ones stay."""
     async with service:
         await charge(service, 5, "old")
         await charge(service, 5, "young")
@@ -114,6 +114,9 @@ async def test_old_records_are_removed(db: Database, service: Billing) -> None:
         )
         await Inbox(service.db).prune(7 * 86400)  # the service itself may be faster
         assert await db.select(sql.SQL("select key from cliffracer_inbox")) == [{"key": "young"}]
+        await charge(service, 6, "old")
+        await charge(service, 5, "young")
+        assert await service.charges.count() == 3
 
 
 async def test_event_takes_effect_once_when_it_is_delivered_again(db: Database, nats_server: EmbeddedNats) -> None:

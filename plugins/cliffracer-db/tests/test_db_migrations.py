@@ -5,9 +5,11 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from cliffracer_cli.main import main
 from cliffracer_db import Database, DbSettings, Repository, StatementTimeout
 from cliffracer_db.catalogue import difference
 from cliffracer_db.migrations import Migrations, new_migration
@@ -109,13 +111,21 @@ async def test_index_is_built_concurrently_when_the_file_says_no_transaction(db:
         _0002_index__sql="""\
             -- cliffracer: no transaction
             create index concurrently numbers_a on numbers (n);
-            -- a second one
-            create index concurrently numbers_b on numbers (n);
+            -- a second one; of a statement's own
+            create index concurrently numbers_b on numbers (n); create function one() returns int as $$
+                begin return ';'::text = ';';
+                end
+            $$ language plpgsql;
+            select pg_sleep(0.3)
         """,
     )
     assert db.settings is not None
-    async with Database(DbSettings(url=db.settings.url, application_name="other")) as other:
-        await asyncio.gather(migrations.migrate(db), migrations.migrate(other))
+    # as long as they take, whatever else is limited
+    impatient = [DbSettings(url=db.settings.url, statement_timeout_s=0.2, application_name=each) for each in "ab"]
+    async with Database(impatient[0]) as one, Database(impatient[1]) as other:
+        await asyncio.gather(migrations.migrate(one), migrations.migrate(other))
+        shown = sql.SQL("select current_setting('statement_timeout') as one, current_setting('lock_timeout') as two")
+        assert await one.select(shown) == await other.select(shown) == [{"one": "200ms", "two": "10s"}]
     assert len(await db.select(sql.SQL("select 1 from pg_indexes where tablename = 'numbers'"))) == 2
 
 
@@ -137,7 +147,7 @@ async def test_migration_is_tried_again_when_a_lock_is_not_to_be_had(db: Databas
 
 async def test_waiting_ends_when_another_migrates_for_too_long(db: Database, tmp_path: Path) -> None:
     """Who waits for the lock longer than `wait_s` gives up with an error."""
-    write(tmp_path, _0001_slow__sql="select pg_sleep(3)")
+    write(tmp_path, _0001_slow__sql="select pg_sleep(1)")
     task = asyncio.create_task(Migrations(tmp_path, "shop").migrate(db))
     await asyncio.sleep(0)
     assert db.settings is not None
@@ -161,14 +171,20 @@ async def test_wrong_files_are_refused(db: Database, tmp_path: Path) -> None:
         ("0002_other.sql", "", "one number"),
         ("0001_early.sql", "select 1", "later number"),
         ("0003_empty.py", "", "async def migrate"),
+        ("0003_raises.py", "async def migrate(db): raise ValueError('why')", "0003_raises.py.*ValueError: why"),
+        ("0003_broken.py", "async def migrate(db)", "0003_broken.py.*SyntaxError"),
+        ("0003_latin.sql", "select 'gr\udcfcn'", "0003_latin.sql.*utf-8"),
+        ("0003_commits.sql", "create table gone (n int);\nCOMMIT work; select 1", "ends a transaction"),
+        ("0003_undoes.sql", "create table gone (n int); -- commit;\n/* ; */ rollback", "ends a transaction"),
         ("0002_numbers.sql", "select 2", "changed after"),
     ):
         before = (tmp_path / name).read_text() if (tmp_path / name).exists() else None
-        (tmp_path / name).write_text(text)
+        (tmp_path / name).write_text(text, errors="surrogateescape")
         with pytest.raises(CliffracerError, match=named):
             await migrations.migrate(db)
         if before is None:
             (tmp_path / name).unlink()
+    assert await db.select(sql.SQL("select to_regclass('gone') as gone")) == [{"gone": None}]
     assert [each.problem for each in await migrations.status(db)] == ["changed"]
     (tmp_path / "0002_numbers.sql").unlink()
     assert [each.problem for each in await migrations.status(db)] == ["missing"]
@@ -199,18 +215,31 @@ async def test_diff_is_empty_after_it_was_applied(db: Database) -> None:
             "alter table users add constraint users_name_max_length check (char_length(name) <= 7);"
             "drop index users_org_id_idx; create index users_extra on users (extra);"
             "alter table everything alter active drop default, alter rate set default 7, drop column day,"
-            "  alter integer type integer"
+            "  alter integer type integer;"
+            # of another type than the model's, with what was made for that: default, CHECK, unique, index
+            "alter table everything drop constraint everything_size_values, alter size type text using size::text,"
+            "  alter size set default '1', add constraint everything_size_max_length check (char_length(size) < 9),"
+            "  add constraint everything_size_key unique (size);"
+            "create index everything_size_idx on everything (size)"
         )
     )
+    await db.execute(sql.SQL("alter table everything alter chosen set default 'red', alter maybe set not null"))
     tables = [table_of(each) for each in (User, Org, Everything)]
     text = await difference(db, tables)
-    assert "drop column" not in text
+    assert not [line for line in text.splitlines() if "drop column" in line and not line.startswith("--")]
     await db.execute(sql.SQL(text))
     left = await difference(db, tables)
     assert left.splitlines() == [
-        '-- only the database has column "extra" of "users"; drop it when no release reads it',
-        '-- only the database has index "users_extra" of "users"',
+        '-- only the database has constraint "everything_size_key" of "everything"; to be rid of it: '
+        'alter table "everything" drop constraint if exists "everything_size_key";',
+        '-- only the database has index "everything_size_idx" of "everything"; to be rid of it: '
+        'drop index if exists "everything_size_idx";',
+        '-- only the database has column "extra" of "users"; when no release reads it: '
+        'alter table "users" drop column "extra";',
+        '-- only the database has index "users_extra" of "users"; to be rid of it: drop index if exists "users_extra";',
     ]
+    await db.execute(sql.SQL("".join(line.partition(": ")[2] for line in left.splitlines())))
+    assert await difference(db, tables) == ""
 
 
 # --- the command line ---
@@ -231,42 +260,65 @@ class Users(CliffracerService):
 """
 
 
-def cliffracer(directory: Path, *arguments: str, code: int = 0, url: str = "") -> str:
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("CLIFFRACER_", "DB_", "COV"))}
-    done = subprocess.run(
-        [sys.executable, "-m", "cliffracer_cli", *arguments],
-        capture_output=True, text=True, check=False, cwd=directory, timeout=60,
-        env={**kept, "XDG_RUNTIME_DIR": str(directory), **({"CLIFFRACER_DB__URL": url} if url else {})},
-    )  # fmt: skip
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + done.stderr
+Run = Callable[..., str]
 
 
-def test_commands_take_a_model_to_the_database_and_its_change(postgres_url: str, tmp_path: Path) -> None:
+@pytest.fixture
+def cliffracer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Run]:
+    """The command line, in this process and in a directory of its own; returns what it wrote."""
+    for name in os.environ:
+        if name.startswith(("CLIFFRACER_", "DB_", "DATABASE_")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # two versions of a file within one second
+
+    def run(*arguments: str, code: int = 0) -> str:
+        for name in ("app", "bare"):
+            sys.modules.pop(name, None)
+        ended = main(arguments)
+        written = "".join(capsys.readouterr())
+        assert ended == code, written
+        return written
+
+    yield run
+    for name in ("app", "bare"):
+        sys.modules.pop(name, None)
+
+
+def test_commands_take_a_model_to_the_database_and_its_change(
+    postgres_url: str, tmp_path: Path, cliffracer: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """diff --write, migrate, status and diff again, for a new table and for a changed one."""
     url = ("--url", postgres_url)
     (tmp_path / "app.py").write_text(APP.replace("FIELD", "10"))
-    assert "migrations/0001_users.sql" in cliffracer(tmp_path, "db", "diff", "app:Users", *url, "--write", "users")
-    assert "pending" in cliffracer(tmp_path, "db", "status", "app:Users", *url, code=1)
-    assert "applied 0001_users.sql" in cliffracer(tmp_path, "db", "migrate", "app:Users", *url)
-    assert "nothing to apply" in cliffracer(tmp_path, "db", "migrate", "app:Users", *url)
-    assert "agree" in cliffracer(tmp_path, "db", "diff", "app:Users", *url)
+    assert "migrations/0001_users.sql" in cliffracer("db", "diff", "app:Users", *url, "--write", "users")
+    assert "pending" in cliffracer("db", "status", "app:Users", *url, code=1)
+    assert "applied 0001_users.sql" in cliffracer("db", "migrate", "app:Users", *url)
+    assert "nothing to apply" in cliffracer("db", "migrate", "app:Users", *url)
+    assert "agree" in cliffracer("db", "diff", "app:Users", *url)
     (tmp_path / "app.py").write_text(APP.replace("FIELD", "20"))
-    assert "<= 20" in cliffracer(tmp_path, "db", "diff", "app:Users", *url, code=1)
-    assert "0002_wider.sql" in cliffracer(tmp_path, "db", "diff", "app:Users", *url, "--write", "wider")
-    assert '"number":2' in cliffracer(tmp_path, "db", "migrate", "app:Users", "--json", url=postgres_url)
-    assert '"problem":""' in cliffracer(tmp_path, "db", "status", "app:Users", "--json", url=postgres_url)
-    assert "agree" in cliffracer(tmp_path, "db", "diff", "app:Users", url=postgres_url)
-    assert "0003_by_hand.py" in cliffracer(tmp_path, "db", "new", "by_hand", "--python")
+    assert "<= 20" in cliffracer("db", "diff", "app:Users", *url, code=1)
+    assert "0002_wider.sql" in cliffracer("db", "diff", "app:Users", *url, "--write", "wider")
+    monkeypatch.setenv("CLIFFRACER_DB__URL", postgres_url)
+    assert '"number":2' in cliffracer("db", "migrate", "app:Users", "--json")
+    assert '"problem":""' in cliffracer("db", "status", "app:Users", "--json")
+    assert "agree" in cliffracer("db", "diff", "app:Users")
+    (tmp_path / "cliffracer.toml").write_text("[db]\nmigrations = 'elsewhere'\n")
+    assert "no directory 'elsewhere'" in cliffracer("db", "status", "app:Users", *url, code=3)
+    program = [sys.executable, "-m", "cliffracer_cli", "db", "new", "by_hand", "--python"]
+    done = subprocess.run(program, capture_output=True, text=True, check=True, timeout=60)
+    assert "0003_by_hand.py" in done.stdout
 
 
-def test_commands_say_what_is_missing(tmp_path: Path) -> None:
+def test_commands_say_what_is_missing(tmp_path: Path, cliffracer: Run) -> None:
     """No database, nobody there, no models: one line and the exit code."""
     (tmp_path / "app.py").write_text(APP.replace("FIELD", "10"))
     (tmp_path / "bare.py").write_text(
         "from cliffracer_core import CliffracerService\nclass Bare(CliffracerService): ..."
     )
-    assert "DB_HOST" in cliffracer(tmp_path, "db", "diff", "app:Users", code=3)
+    assert "DB_HOST" in cliffracer("db", "diff", "app:Users", code=3)
     nowhere = "postgresql://127.0.0.1:1/x"
-    assert "cannot be reached" in cliffracer(tmp_path, "db", "diff", "app:Users", "--url", nowhere, code=4)
-    assert "no repository" in cliffracer(tmp_path, "db", "diff", "bare:Bare", "--url", nowhere, code=3)
+    assert "cannot be reached" in cliffracer("db", "diff", "app:Users", "--url", nowhere, code=4)
+    assert "no repository" in cliffracer("db", "diff", "bare:Bare", "--url", nowhere, code=3)

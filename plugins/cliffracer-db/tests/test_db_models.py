@@ -10,14 +10,14 @@ from typing import Annotated, Any
 from uuid import UUID, uuid4
 
 import pytest
-from cliffracer_db import CheckViolation, Column, Database, DatabaseModel, InvalidValue, Repository
+from cliffracer_db import CheckViolation, Column, Database, DatabaseModel, InvalidValue, Repository, where
 from cliffracer_db.ids import new_id
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import Meta
 from psycopg import sql
 
-from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.errors import ConfigurationError, DatabaseError
 
 from .db_models import Address, Color, Everything, Org, Size, User, make_tables
 from .db_tenants import Note
@@ -98,6 +98,7 @@ async def test_ddl_makes_what_the_model_says_when_the_catalogue_is_asked(db: Dat
     [
         ("text", "'ABC'"), ("integer", "3"), ("integer", "2::bigint ^ 41"), ("color", "'blue'"), ("size", "3"),
         ("kind", "'c'"), ("tags", """'["a","b","c","d"]'"""), ("blob", "repeat('x', 1001)::bytea"), ("real", "null"),
+        ("numbers", """'{"1": 1, "2": 2, "3": 3, "4": 4}'"""), ("numbers", "'{}'"),
     ],
 )  # fmt: skip
 async def test_table_refuses_what_the_model_would_when_another_program_writes(
@@ -171,6 +172,53 @@ async def test_condition_of_a_column_is_the_tables_rule(db: Database) -> None:
 
     with pytest.raises(ConfigurationError, match="Column"):
         Bad.get_create_table_sql()
+
+    class Unknown(DatabaseModel):
+        __tablename__ = "unknowns"
+        amount: "Nowhere"  # type: ignore[name-defined]  # noqa: F821, UP037
+
+    class Huge(DatabaseModel):
+        __tablename__ = "huges"
+        amount: Annotated[int, Meta(ge=2**70)]
+
+    for model, named in ((Unknown, "Nowhere"), (Huge, "bounds")):
+        with pytest.raises(ConfigurationError, match=f"model '{model.__name__}'.*{named}"):
+            Repository(model)
+
+    class Named(DatabaseModel):
+        __tablename__ = "nameds"
+        text: Annotated[str, Meta(pattern="(?P<a>x)")]
+
+    await make_tables(db, Named)
+    with pytest.raises(DatabaseError, match="pattern is none that PostgreSQL reads"):
+        await Repository(Named, db).create(Named(text="x"))
+
+
+async def test_fields_may_have_other_names_outside(db: Database) -> None:
+    """`rename=` is for JSON: columns and conditions have the fields' own names, and every method works."""
+
+    class Person(DatabaseModel, rename="camel"):
+        __tablename__ = "order"  # and a word of SQL is a table's name as any other
+        first_name: str
+        select: int = 0
+
+    await make_tables(db, Person)
+    people = Repository(Person, db)
+    ada = await people.create(Person(first_name="Ada"))
+    assert list(ada.dict_for_db()) == ["id", "first_name", "select", "created_at", "updated_at"]
+    assert await people.create_many([Person(first_name="Bob", select=1)]) == 1
+    assert await people.get(ada.id) == ada
+    assert [each.first_name for each in await people.find(where("select") < 2, order_by="-first_name")] == [
+        "Bob",
+        "Ada",
+    ]
+    assert (await people.update(ada.id, {"first_name": "Eve"})).first_name == "Eve"
+
+    class Row(DatabaseModel, array_like=True):
+        __tablename__ = "rows"
+
+    with pytest.raises(ConfigurationError, match="array_like"):
+        Repository(Row)
 
 
 @pytest.mark.parametrize("name", ["", "Users", 'a"b', "a b", "1a", "x" * 64, "a;drop table users"])

@@ -292,6 +292,43 @@ async def test_later_events_wait_when_one_of_their_key_cannot_be_sent_yet(db: Da
     assert sent[2:] == list(range(5))
 
 
+class Slow:
+    """A transport, as far as a relay sees it, that takes its time."""
+
+    def __init__(self, sent: list[int]) -> None:
+        self.sent = sent
+
+    async def publish(self, message: Message) -> None:
+        self.sent.append(int(message.body))
+        await asyncio.sleep(0.02)
+
+    async def flush(self) -> None: ...
+
+
+async def test_one_relay_at_a_time_sends_when_sending_takes_longer_than_a_lease(db: Database) -> None:
+    """The lease is renewed between events, so that another relay that waits for it sends none of them again."""
+    assert db.settings is not None
+    settings = replace(db.settings, outbox_poll_s=0.02, outbox_lease_s=0.6)
+    outbox, sent = Outbox(db, "shop"), list[int]()
+    await outbox.prepare()
+    async with db.transaction():
+        for number in range(50):
+            await outbox.write(outgoing("a.b", number))
+    relays = [
+        Relay(outbox, {"default": cast(Transport, Slow(sent))}, settings, holder=each) for each in ("one", "other")
+    ]
+    tasks = [asyncio.create_task(each.run()) for each in relays]
+
+    async def empty() -> bool:
+        return await waiting(db) == 0
+
+    await eventually(empty, timeout_s=20)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert sent == list(range(50))
+
+
 async def test_lease_is_given_back_when_a_stop_cuts_its_granting(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A replica that stops just as it is given the lease leaves it to the others, not to its expiry."""
     acquire, granted = PostgresStore.acquire, asyncio.Event()

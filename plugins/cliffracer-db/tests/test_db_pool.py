@@ -71,6 +71,20 @@ async def test_session_is_as_set(postgres_url: str) -> None:
         assert (found["lock_timeout"], found["statement_timeout"]) == ("0", "0")
 
 
+async def test_what_the_url_says_wins(postgres_url: str) -> None:
+    """Options, name and the like in the URL are kept beside the session's own; what libpq does not know is refused."""
+    more = "?application_name=theirs&options=-csearch_path%3Dmine%20-cstatement_timeout%3D1234"
+    show = sql.SQL("select current_setting(name) as value from unnest(%s::text[]) as name")
+    names = ["application_name", "search_path", "statement_timeout", "lock_timeout", "TimeZone"]
+    async with Database(postgres_url + more) as db:
+        found = [each["value"] for each in await db.select(show, [names])]
+    assert found == ["theirs", "mine", "1234ms", "10s", "UTC"]
+    for bad in ("?nonsense=1", "?sslmode=maybe%"):
+        with pytest.raises(ConfigurationError, match=r"db\.url") as caught:
+            await Database(postgres_url + bad).open()
+        assert postgres_url.split(":")[2].partition("@")[0] not in str(caught.value)
+
+
 @pytest.mark.parametrize("pgbouncer", [False, True])
 async def test_statements_are_prepared_unless_behind_pgbouncer(postgres_url: str, pgbouncer: bool) -> None:
     """A repository's statement is prepared once whatever its values; behind pgbouncer none is."""

@@ -17,6 +17,10 @@ from cliffracer_db import (
     any_of,
     where,
 )
+from psycopg import sql
+
+from cliffracer_core.errors import DatabaseError
+from cliffracer_core.testing import eventually
 
 from .db_models import Everything, Org, User, make_tables
 from .test_db_models import everything
@@ -152,6 +156,7 @@ async def test_create_many_leaves_its_transaction_usable_when_a_row_is_refused(u
         {"email": b"x"}, {"age": True}, {"age": -1}, {"age": 10_001}, {"age": None}, {"age": 1.0}, {"org_id": "x"},
         {"created_at": datetime.datetime(2026, 1, 1)}, {"created_at": datetime.date(2026, 1, 1)}, {"id": None},
         {"email": "x" * (16 * 1024 * 1024 + 1)},
+        {"created_at": datetime.datetime.min.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=1)))},
     ],
 )  # fmt: skip
 async def test_create_many_refuses_what_create_refuses(users: Repository[User], changes: dict[str, object]) -> None:
@@ -261,8 +266,67 @@ async def test_stream_yields_every_row_and_gives_its_connection_back(users: Repo
     assert users.db.statistics()["pool_available"] >= before
     async with users.db.transaction():
         assert len([each async for each in users.stream()]) == 250
-        await users.delete(models[0].id)
+        async for each in users.stream(batch=10):  # left early, without aclosing, and the transaction goes on
+            await users.delete(each.id)
+            break
+        one, other = users.stream(batch=10), users.stream(batch=10)
+        assert await anext(one) == await anext(other) == models[1]
+        await one.aclose()
+        with contextlib.suppress(KeyError):
+            async with users.db.transaction():
+                inner = users.stream(batch=10)
+                await anext(inner)
+                raise KeyError
+        await inner.aclose()
+        left = users.stream(batch=1)
+        await anext(left)
     assert await users.count() == 249
+    with pytest.raises(DatabaseError, match="has ended"):
+        await anext(left)
+    await other.aclose()
+
+
+async def test_stream_gives_its_connection_back_when_its_reader_is_cancelled(users: Repository[User]) -> None:
+    """Cancelled half way, while it waits or while it fetches, again and again: nothing of it is left."""
+    await filled(users, 300)
+    for turn in range(12):
+        half = asyncio.Event()
+
+        async def read(half: asyncio.Event = half) -> None:
+            seen = 0
+            async for _ in users.stream(batch=20):
+                seen += 1
+                if seen == 150:
+                    half.set()
+
+        task = asyncio.create_task(read())
+        await half.wait()
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait({task})
+    cursors = "select 1 from pg_stat_activity where datname = current_database() and state like 'idle in transaction%%'"
+
+    async def none_left() -> bool:
+        figures = users.db.statistics()
+        back = figures["pool_available"] == figures["pool_size"]
+        return back and await users.db.select(sql.SQL(cursors), []) == []
+
+    await eventually(none_left)
+
+
+async def test_pages_go_past_what_is_no_number(db: Database) -> None:
+    """Rows ordered by a float that is infinite or NaN are on pages as any other."""
+    await make_tables(db, Everything)
+    things = Repository(Everything, db)
+    reals = [float("-inf"), -1.5, 0.1, float("inf"), float("nan")]
+    await things.create_many(everything(text="x", real=each) for each in reals)
+    page = await things.page(limit=1, order_by="real")
+    seen = [each.real for each in page.items]
+    while page.next:
+        page = await things.page(limit=1, order_by="real", after=page.next)
+        seen += [each.real for each in page.items]
+    assert [str(each) for each in seen] == [str(each) for each in reals]
 
 
 async def test_count_and_exists_take_conditions(users: Repository[User]) -> None:

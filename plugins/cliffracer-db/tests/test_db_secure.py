@@ -101,10 +101,13 @@ async def test_text_is_written_when_people_write_so(notes: SecureRepository[Note
     assert await notes.find(title=text) == [made]
 
 
-async def test_field_is_refused_when_it_is_not_on_the_list(notes: SecureRepository[Note]) -> None:
-    """What may not be written keeps its default; what may not be read is no filter and no order."""
+async def test_field_is_refused_when_it_is_not_on_the_list(
+    notes: SecureRepository[Note], caplog: pytest.LogCaptureFixture
+) -> None:
+    """What may not be written keeps its default; what may not be read is no filter and no order; each is logged."""
     made = await notes.create(Note(title="x", body="'; drop table notes; --"))
-    for attempt in (
+    caplog.set_level(logging.WARNING, "cliffracer.db")
+    attempts = (
         notes.create(Note(title="x", owner="me")),
         notes.update(made.id, {"owner": "me"}),
         notes.find(owner="nobody"),
@@ -112,10 +115,22 @@ async def test_field_is_refused_when_it_is_not_on_the_list(notes: SecureReposito
         notes.list(order_by="owner"),
         notes.page(order_by="body"),
         notes.find(where("nothing") == 1),
-    ):
+        notes.find(**{ATTACKS[0]: 1}),  # type: ignore[arg-type]
+        notes.list(order_by=ATTACKS[0]),
+        notes.update(made.id, {ATTACKS[0]: 1}),
+        notes.upsert(made, on=ATTACKS[0]),
+    )
+    for attempt in attempts:
         with pytest.raises(UnknownField):
             await attempt
+    others = (notes.get(ATTACKS[0]), notes.page(after=ATTACKS[0]), notes.create(Note(title="\x00")))
+    for attempt in others:
+        with pytest.raises(InvalidValue):
+            await attempt
     assert await notes.list(order_by="-title") == [made]
+    assert len(caplog.records) == len(attempts) + len(others)
+    assert all("table 'notes' refused field" in each.getMessage() for each in caplog.records)
+    assert ATTACKS[0] not in caplog.text
 
 
 async def test_text_is_refused_when_it_is_too_long(notes: SecureRepository[Note]) -> None:

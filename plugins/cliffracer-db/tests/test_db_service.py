@@ -119,7 +119,7 @@ async def test_handler_runs_again_when_another_transaction_got_in_the_way(servic
 
 
 async def test_handler_is_refused_when_it_cannot_be_transactional(postgres_url: str) -> None:
-    """A generator, two marks, an unknown isolation level or no attempts stop the start, or the class."""
+    """A generator, two marks, no handler, an unknown isolation level or no attempts stop the start, or the class."""
 
     class Streams(CliffracerService):
         @rpc
@@ -133,7 +133,11 @@ async def test_handler_is_refused_when_it_cannot_be_transactional(postgres_url: 
         @transactional
         async def one(self) -> None: ...
 
-    for cls, named in ((Streams, "streams its reply"), (Twice, "twice")):
+    class Helps(CliffracerService):
+        @transactional
+        async def helper(self) -> None: ...
+
+    for cls, named in ((Streams, "streams its reply"), (Twice, "twice"), (Helps, "no handler")):
         with pytest.raises(ConfigurationError, match=named):
             await cls(ServiceConfig("s", db={"url": postgres_url})).start()
     with pytest.raises(ConfigurationError, match="isolation"):

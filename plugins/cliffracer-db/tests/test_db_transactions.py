@@ -76,6 +76,25 @@ async def test_inner_block_alone_is_undone_when_it_raises(orgs: Repository[Org])
     assert await names(orgs) == ["a", "c"]
 
 
+@pytest.mark.parametrize("nested", [False, True])
+async def test_transaction_is_refused_when_it_hid_an_error(orgs: Repository[Org], nested: bool) -> None:
+    """A failed statement whose error is caught inside undoes all, and the end of the block says so."""
+
+    async def hide(further: bool) -> None:
+        async with orgs.db.transaction():
+            await orgs.create(Org(name="a"))
+            async with orgs.db.transaction() if nested else contextlib.nullcontext():
+                with contextlib.suppress(UniqueViolation):
+                    await orgs.create(Org(name="a"))
+                if further:
+                    await orgs.create(Org(name="b"))
+
+    for further in (False, True):
+        with pytest.raises(DatabaseError, match="of its own, and catch"):
+            await hide(further)
+        assert await names(orgs) == []
+
+
 async def test_tasks_started_inside_join_and_are_free_when_it_has_ended(orgs: Repository[Org]) -> None:
     """`gather` inside is part of the transaction; a task that outlives it uses the pool."""
     go_on = asyncio.Event()
@@ -93,6 +112,18 @@ async def test_tasks_started_inside_join_and_are_free_when_it_has_ended(orgs: Re
             raise KeyError
     go_on.set()
     assert await task == []
+
+
+async def test_tasks_that_nest_at_once_are_refused(orgs: Repository[Org]) -> None:
+    """Two tasks of one transaction that each write many rows at once get an error that says so; all is undone."""
+
+    async def both() -> None:
+        async with orgs.db.transaction():
+            await asyncio.gather(*(orgs.create_many(Org(name=f"{n} {m}") for m in range(2000)) for n in range(2)))
+
+    with pytest.raises(DatabaseError, match="one do so after the other"):
+        await both()
+    assert await orgs.count() == 0
 
 
 async def test_isolation_and_mode_are_those_asked_for(orgs: Repository[Org]) -> None:
