@@ -52,6 +52,13 @@ def compare(old: Contract, new: Contract) -> list[Change]:
 
 
 def _compare_endpoints(old: Endpoint, new: Endpoint) -> Iterator[Change]:
+    errors = [{each.type for each in endpoint.errors} for endpoint in (old, new)]
+    for kept, others, what in ((errors[1], errors[0], "may now raise"), (errors[0], errors[1], "no longer raises")):
+        for each in kept - others:
+            yield Change(breaking=False, endpoint=new.name, where="", what=f"{what} {each!r}")
+    if old.stream != new.stream:
+        what = "streams its reply now" if new.stream else "streams its reply no more"
+        yield Change(breaking=True, endpoint=new.name, where="", what=what)
     sides: tuple[tuple[Side, Schema, Schema], ...] = (
         ("argument", old.request, new.request),
         ("result", old.response, new.response),

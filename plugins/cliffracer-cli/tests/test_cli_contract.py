@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 from cliffracer_cli.comparing import compare
-from cliffracer_cli.contracts import Contract, Endpoint
+from cliffracer_cli.contracts import Contract, Endpoint, Failure
 from cliffracer_cli.testing import CommandLine
 
 from cliffracer_core.testing import unique
@@ -202,6 +202,17 @@ def test_change_is_breaking_where_old_callers_fail(old: Any, new: Any, as_argume
     assert any(each.breaking for each in of_result) == as_result, of_result
     assert all(each.where.startswith("argument x") for each in of_argument)
     assert all(each.where.startswith("result") for each in of_result)
+
+
+def test_stream_and_errors_are_part_of_a_contract() -> None:
+    """A reply that becomes a stream breaks its callers, and so does the reverse; errors are listed."""
+    old, streamed = contract(int, int), contract(int, int)
+    streamed.endpoints[0].stream = True
+    streamed.endpoints[0].errors = [Failure(type="away")]
+    there = {(each.what, each.breaking) for each in compare(old, streamed)}
+    back = {(each.what, each.breaking) for each in compare(streamed, old)}
+    assert there == {("streams its reply now", True), ("may now raise 'away'", False)}
+    assert back == {("streams its reply no more", True), ("no longer raises 'away'", False)}
 
 
 def test_argument_that_is_gone_breaks_where_unknown_ones_are_refused() -> None:

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import inspect as shapes
 
 from cliffracer_core.docstrings import Docstring, parse_docstring, raised_errors
-from cliffracer_core.errors import CliffracerError, ConfigurationError
+from cliffracer_core.errors import ConfigurationError
 from cliffracer_core.handlers import Declaration
 from cliffracer_core.interfaces import Signature
 from cliffracer_core.validation import resolve_annotations
