@@ -22,8 +22,8 @@ _FORMATS = {
     "decimal": "decimal.Decimal",
 }
 UNSET = "msgspec.UNSET"
-_TAKEN = ("AsyncGenerator", "Caller", "CliffracerError", "RPCError", "Struct", "Enum", "Literal", "Any")
-_TAKEN += ("None", "True", "False")
+_TAKEN = {"AsyncGenerator", "Caller", "CliffracerError", "RPCError", "Struct", "Enum", "Literal", "Any"}
+_TAKEN |= {"None", "True", "False"}
 
 
 class Types:

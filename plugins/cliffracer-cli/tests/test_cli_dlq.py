@@ -27,6 +27,9 @@ class Billing(CliffracerService):
             raise RuntimeError("printer on fire")
         print("charged", id, flush=True)
 
+    @event("{name}.plain")
+    async def plain(self, id: int) -> None: ...
+
     @event("{name}.placed", durable=True)
     async def note(self, id: int) -> None:
         print("noted", id, flush=True)
@@ -117,10 +120,16 @@ def test_redrive_reaches_the_failed_handler_alone_and_removes_the_entry(shop: Sh
     assert process.json()["message_id"].startswith("redrive:")
     shop.service.wait_for("charged 1")
     assert shop.run("dlq", "list", shop.name, "--json").json() == [second]
+    assert shop.run("publish", f"{shop.name}.plain", "id=x").wait() == 0
+    shop.service.wait_for("moved to DLQ", times=3)
     process = shop.run("dlq", "redrive", shop.name, "--all", "--yes")
     assert process.out[0].startswith(f"{second['sequence']} redriven as redrive:")
+    assert process.wait() == 1
+    plain = re.findall(rf"error: of service '{shop.name}', (\d+) cannot be redriven; see why with", process.err[0])[0]
     shop.service.wait_for("charged 2")
     assert len(shop.service.wait_for("noted")) == 2
+    assert "hears plain events" in " ".join(shop.run("dlq", "show", shop.name, plain).out)
+    assert shop.run("dlq", "drop", shop.name, plain).wait() == 0
     process = shop.run("dlq", "list", shop.name)
     assert (process.wait(), process.out, process.err) == (0, [], [f"service {shop.name!r} has no dead letters"])
 
