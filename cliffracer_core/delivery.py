@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from .compiled import FATAL, Handler, stopped
 from .context import MessageContext, create_correlation_id, enter_call, ids
-from .deadletters import DEAD, dead_letter, dlq_stream, first_subject, redrive, unpacked, utc_now
+from .deadletters import dead_letter, first_subject, unpacked, utc_now
 from .endpoint import Endpoint
 from .errors import CliffracerError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
@@ -25,7 +25,7 @@ from .messages import CORRELATION_ID, ORIGINAL_MESSAGE_ID, Delivery, Message
 from .scope import Scope, refused
 from .subjects import compile_pattern, overlaps
 
-__all__ = ["DEAD", "DurableEndpoint", "EventEndpoint", "Redriver", "dead_letter", "dlq_stream", "redrive"]
+__all__ = ["DurableEndpoint", "EventEndpoint", "Redriver"]
 
 logger = logging.getLogger("cliffracer")
 

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from .compiled import Handler
-from .delivery import DurableEndpoint, EventEndpoint, Redriver, dlq_stream
+from .deadletters import dlq_stream
+from .delivery import DurableEndpoint, EventEndpoint, Redriver
 from .errors import describe
 from .handlers import EventOptions, RpcOptions
 from .interfaces import DurableSubscription, DurableTransport, MetricsSink, Subscription, Transport
