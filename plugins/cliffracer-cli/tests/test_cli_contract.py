@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -12,6 +14,7 @@ from cliffracer_cli.comparing import compare
 from cliffracer_cli.contracts import Contract, Endpoint, Failure
 from cliffracer_cli.testing import CommandLine
 
+from cliffracer_core.schemas import Schemas
 from cliffracer_core.testing import unique
 
 OLD = """
@@ -150,6 +153,23 @@ class Fish(msgspec.Struct, tag=True):
     name: str
 
 
+class Place(msgspec.Struct):
+    street: str
+
+
+class F(msgspec.Struct):
+    first_name: str
+
+
+class G(msgspec.Struct, rename="camel"):
+    first_name: str
+
+
+Mood = enum.Enum("Mood", {"GOOD": "good"})
+Moods = enum.Enum("Moods", {"GOOD": "good", "BAD": "bad"})
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+FromOne = Annotated[int, msgspec.Meta(ge=1)]
 Short = Annotated[str, msgspec.Meta(max_length=5)]
 Pair = tuple[int, str]
 
@@ -174,7 +194,15 @@ CASES: list[tuple[Any, Any, bool, bool]] = [
     (Literal[1, 2], int, False, True),
     (str, Short, True, False),
     (Short, str, False, True),
+    (Natural, Positive, True, False),
+    (Positive, Natural, False, True),
+    (Positive, FromOne, False, False),
     (Address, Wider, False, False),
+    (Address, Place, False, False),
+    (dict[str, list[Address | None]], dict[str, list[Address]], True, False),
+    (Mood, Moods, False, True),
+    (str, datetime.datetime, True, False),
+    (F, G, True, True),
     (Address, Stricter, True, False),
     (Stricter, Address, False, True),
     (Wider, Address, False, True),
@@ -187,9 +215,16 @@ CASES: list[tuple[Any, Any, bool, bool]] = [
 ]
 
 
+def schema_of(type: Any) -> dict[str, Any]:
+    """Return the schema that `cliffracer-discovery` announces."""
+    schemas = Schemas("#/$defs/{name}")
+    schema = schemas.add(type)
+    return {"$defs": schemas.fill(), **schema}
+
+
 def contract(request: Any, response: Any) -> Contract:
-    arguments = msgspec.json.schema(msgspec.defstruct("Arguments", [("x", request)], kw_only=True))
-    endpoint = Endpoint(name="e", subject="rpc.s.e", request=arguments, response=msgspec.json.schema(response))
+    arguments = schema_of(msgspec.defstruct("Arguments", [("x", request)], kw_only=True))
+    endpoint = Endpoint(name="e", subject="rpc.s.e", request=arguments, response=schema_of(response))
     return msgspec.json.decode(msgspec.json.encode(Contract(service="s", endpoints=[endpoint])), type=Contract)
 
 
