@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Mapping
 
 from .compiled import Handler
-from .context import create_correlation_id
 from .errors import ConflictError, InvalidHeader, MessageTooLarge, NotFoundError
 from .interfaces import DurableTransport
 from .messages import CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Message, validate_headers
@@ -123,7 +122,7 @@ async def redrive(transport: DurableTransport, service: str, sequence: int) -> s
                 f"dead letter {sequence} of service {service!r} cannot be redriven: {final}; "
                 f"publish the event again on {headers.get(DEAD + 'Subject', '?')!r}, and drop the dead letter"
             )
-        message_id = f"redrive:{create_correlation_id()}"
+        message_id = f"redrive:{service}:{sequence}"  # the same for two who do so at once, or again after a failure
         copy = Message(f"redrive.{service}.{handler}", message.body, message.headers)
         await transport.publish_durable(copy, stream=stream, message_id=message_id, timeout_s=PUBLISH_TIMEOUT_S)
         await transport.delete(stream, sequence)
