@@ -12,7 +12,8 @@ from . import builtin
 from .config import ServiceConfig, Settings, resolve
 from .context import create_correlation_id
 from .errors import ConfigurationError, PluginError
-from .interfaces import Section, ServiceInfo, Store, StoreFactory, Transport, TransportFactory
+from .handlers import Declaration
+from .interfaces import Section, Security, ServiceInfo, Store, StoreFactory, Transport, TransportFactory
 from .plugins import Plugins
 
 __all__ = [
@@ -25,7 +26,7 @@ __all__ = [
     "options_url",
     "resolve_settings",
 ]
-__all__ += ["service_info"]
+__all__ += ["security_of", "service_info"]
 
 T = TypeVar("T", Transport, Store)
 
@@ -87,6 +88,24 @@ def make_stores(plugins: Plugins, settings: Settings, service: ServiceInfo) -> d
     """Make, unopened, each configured store by name. Raises ConfigurationError."""
     factories = _factories(plugins, "cliffracer_register_stores")
     return {name: _make("store", name, url, factories, service) for name, url in settings.urls("store").items()}
+
+
+def security_of(
+    plugins: Plugins, declarations: Iterable[Declaration], service: ServiceInfo
+) -> dict[str, list[Security]]:
+    """Ask how the callers of each handler are let in; by its name. Raises PluginError."""
+    schemes: dict[str, tuple[str, Mapping[str, object]]] = {}
+    found: dict[str, list[Security]] = {}
+    for declaration in declarations:
+        for plugin, each in plugins.ask("cliffracer_register_security", declaration=declaration, service=service):
+            owner, scheme = schemes.setdefault(each.name, (plugin, each.scheme))
+            if scheme != each.scheme:
+                raise PluginError(
+                    f"plugins {owner!r} and {plugin!r} describe the security scheme {each.name!r} in two ways; "
+                    "give one of them another name"
+                )
+            found.setdefault(declaration.name, []).append(each)
+    return found
 
 
 def _factories(plugins: Plugins, hook: str) -> dict[str, Any]:

@@ -155,7 +155,6 @@ class Handler:
                 if deadline < scope.deadlines.next_at:
                     scope.deadlines.watch(deadline)
             run.task = asyncio.current_task(scope.loop)
-            run.key = run
             scope.runs[run] = run
             if gate.free > 0 and not gate.waiting:  # `gate.take()`, as below `gate.leave()`: each call pays for it
                 gate.free -= 1

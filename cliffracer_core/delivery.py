@@ -99,8 +99,12 @@ class EventEndpoint(Endpoint[Message]):
             if context.deadline is not None:
                 run.deadline = context.deadline
                 scope.deadlines.watch(context.deadline)
-            if run.task is not None:
-                scope.register(run, run.task)
+                if run.task is not None:
+                    scope.register(run, run.task)
+            elif run.task is not None:  # to enter it into a dictionary and take it out again costs three times as much
+                scope.brief.append(run)
+                if len(scope.brief) > scope.brief_limit:
+                    scope.tidy()
             await self._chain(context)
         except asyncio.CancelledError:
             if begun:  # what never began is counted where the grace time ends
@@ -114,7 +118,9 @@ class EventEndpoint(Endpoint[Message]):
                 _log_failure(self.handler, context, error)
         finally:
             run.over = True
-            if run.task is not None:
+            if run.key is None:
+                run.task = None
+            else:
                 scope.end(run)
             if self._gate.waiting:
                 self._gate.leave()

@@ -36,6 +36,7 @@ from .interfaces import (
     Resolver,
     Route,
     Section,
+    Security,
     ServiceAttribute,
     ServiceInfo,
     StoreFactory,
@@ -224,6 +225,17 @@ def cliffracer_register_authenticators(service: ServiceInfo) -> Sequence[Authent
     Returns:
         Authenticators, asked in order for each call until one knows the identity; where none does the
         call goes on without one, and guards decide. An AuthenticationError refuses the call.
+    """
+    raise NotImplementedError
+
+
+@hookspec
+def cliffracer_register_security(declaration: Declaration, service: ServiceInfo) -> Sequence[Security]:
+    """Say how a handler's callers are let in, for documents; asked once per handler, at start. Since 0.1. Provisional.
+
+    Returns:
+        Ways to be let in, any of which will do, those of other plugins too; in `Wiring.security`. They guard nothing:
+        that is for a `Middleware`. Two schemes of one name that differ stop the start.
     """
     raise NotImplementedError
 

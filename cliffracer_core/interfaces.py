@@ -36,6 +36,7 @@ __all__ = [
     "Resolver",
     "Route",
     "Section",
+    "Security",
     "Send",
     "ServiceAttribute",
     "ServiceFace",
@@ -350,6 +351,17 @@ class Signature(msgspec.Struct, frozen=True):
     """Parameters that are given, not decoded, and by which type they are found."""
 
 
+class Security(msgspec.Struct, frozen=True, kw_only=True):
+    """One way to be let in to a handler, for documents; the guard itself is a `Middleware`."""
+
+    name: str = ""
+    """Of the scheme, such as `bearer`; without one a caller need show nothing."""
+    scheme: Mapping[str, object] = {}
+    """As OpenAPI describes it: `{"type": "http", "scheme": "bearer"}`."""
+    scopes: Sequence[str] = ()
+    """Scopes or roles that the caller must have."""
+
+
 class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """What a lifespan works with."""
 
@@ -358,6 +370,8 @@ class Wiring(msgspec.Struct, frozen=True, kw_only=True):
     """The service's `Declaration`s."""
     signatures: Mapping[str, Signature]
     """By the handler's name."""
+    security: Mapping[str, Sequence[Security]] = {}
+    """Ways to be let in, any of which will do, by the handler's name; none for one that plugins say nothing of."""
     transports: Mapping[str, Transport]
     stores: Mapping[str, Store]
     ready: Callable[[], bool]

@@ -13,7 +13,7 @@ import pluggy
 
 from . import hookspecs
 from .errors import CliffracerError, PluginError
-from .interfaces import Middleware, Route, Section, StoreFactory, TransportFactory
+from .interfaces import Middleware, Route, Section, Security, StoreFactory, TransportFactory
 
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint, EntryPoints
@@ -29,6 +29,7 @@ _ITEMS: Mapping[str, type] = {
     "cliffracer_register_outgoing": Middleware,
     "cliffracer_register_routes": Route,
     "cliffracer_register_websocket_routes": Route,
+    "cliffracer_register_security": Security,
 }
 """What the hooks' sequences hold, where that is a class."""
 

@@ -13,7 +13,16 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from .assembly import load_plugins, make_stores, make_transports, once, opened, resolve_settings, service_info
+from .assembly import (
+    load_plugins,
+    make_stores,
+    make_transports,
+    once,
+    opened,
+    resolve_settings,
+    security_of,
+    service_info,
+)
 from .blueprint import Blueprint
 from .builtin import authenticate, measure
 from .caller import Caller
@@ -149,7 +158,8 @@ class Runtime:
             plan.owner, plan.functions, plan.controllers, self.builder, kernel.name, plan.errors, implied
         ):
             self.handlers[declaration.name] = self._compile(declaration)
-        check_declarations([handler.declaration for handler in self.handlers.values()], self.plugins)
+        declarations = [handler.declaration for handler in self.handlers.values()]
+        check_declarations(declarations, self.plugins)
         self.transports = make_transports(self.plugins, self.settings, self.info)
         self.stores = make_stores(self.plugins, self.settings, self.info)
         self.caller = Caller(
@@ -163,7 +173,8 @@ class Runtime:
         )
         self.wiring = Wiring(
             service=self.info,
-            declarations=[handler.declaration for handler in self.handlers.values()],
+            declarations=declarations,
+            security=security_of(self.plugins, declarations, self.info),
             signatures={name: _signature(handler) for name, handler in self.handlers.items()},
             transports=self.transports,
             stores=self.stores,

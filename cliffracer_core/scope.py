@@ -19,6 +19,7 @@ logger = logging.getLogger("cliffracer")
 
 EAGER = sys.version_info >= (3, 12)
 """A task runs at once, up to where it first waits."""
+_BRIEF = 256
 Task: Callable[..., asyncio.Task[Any]] = asyncio.Task
 
 
@@ -35,6 +36,9 @@ class Scope:
         self.deadlines: Deadlines[Run] = Deadlines(self.loop)
         self.runs = self.deadlines.entries
         """Calls that wait for something, by their reply token where they have one."""
+        self.brief: list[Run] = []
+        """Calls without a time limit that are most likely over in a moment; those that are stay until `tidy`."""
+        self.brief_limit = _BRIEF
         self.timers: Deadlines[Expiring] = Deadlines(self.loop)
         """What else has to happen at a point in time."""
         self.given_up: dict[str, float] = {}
@@ -88,12 +92,18 @@ class Scope:
         key = run.key = run if token is None or token in self.runs else token
         self.runs[key] = run
 
+    def tidy(self) -> None:
+        """Drop the calls in `brief` that are over, once they are the greater part."""
+        self.brief = [run for run in self.brief if not run.over]
+        self.brief_limit = _BRIEF + 2 * len(self.brief)
+
     def end(self, run: Run) -> None:
         """Forget a call: nothing can stop it any more."""
         run.over = True
         if run.task is not None:
             run.task = None
-            self.runs.pop(run.key, None)  # gone where the service stopped before an attended call did
+            key, run.key = run.key, None  # which may be the run itself
+            self.runs.pop(key, None)  # gone where the service stopped before an attended call did
 
     @property
     def idle(self) -> bool:
@@ -105,12 +115,13 @@ class Scope:
         while not self.idle and self.loop.time() < until:
             await asyncio.sleep(0.002)
         self.closing = True
+        self.tidy()
         if not self.idle:
-            cut = len(self.runs) + sum(len(gate.waiting) for gate in self.gates)
+            cut = len(self.runs) + len(self.brief) + sum(len(gate.waiting) for gate in self.gates)
             logger.warning("service %r: %d calls were cut at the end of the grace time", self.service, cut)
         for gate in self.gates:
             gate.refuse_waiting()
-        for run in list(self.runs.values()):
+        for run in [*self.runs.values(), *self.brief]:
             run.stop("shutdown")
         until = self.loop.time() + 1.0
         try:

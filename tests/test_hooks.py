@@ -43,6 +43,7 @@ from cliffracer_core.interfaces import (
     Outgoing,
     OutgoingDeclaration,
     Route,
+    Security,
     StoreFactory,
     TransportFactory,
     Wiring,
@@ -171,6 +172,7 @@ class Everything:
         self.transport = MemoryTransport(f"memory://{unique()}")
         self.store = MemoryStore(f"memory://{unique()}")
         self.ill = False
+        self.scheme: dict[str, object] = {"type": "http", "scheme": "bearer"}
 
     @hookimpl
     def cliffracer_register_settings(self) -> Sequence[Section]:
@@ -278,6 +280,13 @@ class Everything:
     def cliffracer_register_authenticators(self, service: ServiceInfo) -> Sequence[Any]:
         self.asked.append("cliffracer_register_authenticators")
         return [TokenAuthenticator(), self.key_authenticator]
+
+    @hookimpl
+    def cliffracer_register_security(self, declaration: Declaration) -> Sequence[Security]:
+        self.asked.append(f"cliffracer_register_security {declaration.where}")
+        if declaration.name != "price":
+            return []
+        return [Security(name="till", scheme=self.scheme, scopes=["clerk"]), Security()]
 
     @hookimpl
     def cliffracer_register_metrics_sinks(self, service: ServiceInfo) -> Sequence[Sink]:
@@ -388,7 +397,7 @@ async def test_hooks_are_asked_as_documented_when_a_service_starts_and_stops() -
         assert plugin.asked[-1] == "cliffracer_on_ready"
     assert plugin.asked[:2] == ["cliffracer_add_hookspecs", "cliffracer_register_settings"]
     assert plugin.asked[-1] == "cliffracer_on_stopping"
-    per_handler = ("middleware", "entry_points", "routes", "websocket_routes")
+    per_handler = ("middleware", "entry_points", "routes", "websocket_routes", "security")
     expected = {f"cliffracer_register_{what} shop.{handler}" for what in per_handler for handler in handlers}
     expected |= {f"cliffracer_register_outgoing {kind} of shop" for kind in ("call", "publish")}
     once = set(HOOKS) - {f"cliffracer_register_{what}" for what in (*per_handler, "outgoing", "service_attributes")}
@@ -556,6 +565,30 @@ async def test_identity_stays_when_something_outside_has_set_it() -> None:
     async with Shop({"shop": plugin, "outside": Outside()}) as service:
         assert (await service.rpc_call("shop", "buy", item="tea"))[2] == "outside"
     assert plugin.key_authenticator.asked == 0
+
+
+async def test_ways_in_are_in_the_wiring_when_plugins_describe_them() -> None:
+    """What plugins say of a handler's callers is there for documents, of a service that does not run too."""
+    plugin = Everything()
+    wiring = await Shop(plugin).wiring()
+    (bearer, nothing) = wiring.security["price"]
+    assert (bearer.name, bearer.scheme, bearer.scopes) == ("till", {"type": "http", "scheme": "bearer"}, ["clerk"])
+    assert nothing.name == ""
+    assert list(wiring.security) == ["price"]
+
+
+async def test_start_fails_when_one_scheme_is_described_in_two_ways() -> None:
+    """The error names both plugins and the scheme."""
+    one, other = Everything(), Everything()
+    other.scheme = {"type": "http", "scheme": "basic"}
+
+    class Only:
+        @hookimpl
+        def cliffracer_register_security(self, declaration: Declaration) -> Sequence[Security]:
+            return other.cliffracer_register_security(declaration)
+
+    with pytest.raises(PluginError, match=r"'shop' and 'zoo' describe the security scheme 'till'"):
+        await Shop({"shop": one, "zoo": Only()}).start()
 
 
 async def test_calls_are_counted_when_sinks_are_registered() -> None:

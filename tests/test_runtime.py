@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import copy
+import gc
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Self
@@ -331,6 +332,67 @@ async def test_stop_is_bounded_when_a_handler_hangs(
         with pytest.raises(Overloaded, match="its service stops; call again"):
             await asyncio.wait_for(call, 10)
     assert "3 calls were cut at the end of the grace time" in caplog.text
+
+
+async def test_events_are_forgotten_when_they_are_over_and_found_when_they_are_not(
+    name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Thousands that were handled leave nothing behind; one that still runs is cut with its service."""
+    service = CliffracerService(ServiceConfig(name, shutdown_grace_s=0.2))
+    handled: list[int] = []
+
+    @service.event(f"{name}.*")
+    async def on(number: int) -> None:
+        handled.append(number)
+        if number == 0:
+            await asyncio.Event().wait()
+
+    with caplog.at_level(logging.WARNING, "cliffracer"):
+        await service.start()
+        for number in range(3000):
+            await service.publish(f"{name}.a", {"number": number})
+            if number % 100 == 0:
+                await asyncio.sleep(0)
+        await eventually(lambda: len(handled) == 3000)
+        scope = service.runtime.scope
+        assert len(scope.runs) + len(scope.brief) < 1000
+        await service.stop()
+    assert "1 calls were cut at the end of the grace time" in caplog.text
+    assert scope.idle
+
+
+async def test_calls_leave_nothing_for_the_garbage_collector(transport_url: str, name: str) -> None:
+    """Calls and events, those that wait for something too, are freed as they end: no cycle holds them."""
+    service = CliffracerService(ServiceConfig(name, transport=transport_url))
+    heard: list[int] = []
+
+    @service.rpc
+    async def echo(number: int) -> int:
+        await asyncio.sleep(0)
+        return number
+
+    @service.event(f"{name}.a")
+    async def on(number: int) -> None:
+        await asyncio.sleep(0)
+        heard.append(number)
+
+    async def use(times: int) -> None:
+        heard.clear()
+        for number in range(times):
+            assert await service.rpc_call(name, "echo", number=number) == number
+            await service.publish(f"{name}.a", {"number": number})
+        await eventually(lambda: len(heard) == times)
+
+    async with service:
+        await use(20)
+        gc.collect()
+        gc.disable()
+        try:
+            await use(200)
+            found = gc.collect()
+        finally:
+            gc.enable()
+    assert found < 100, "less than one for every second call"
 
 
 async def test_events_that_wait_are_dropped_when_the_grace_time_is_over(

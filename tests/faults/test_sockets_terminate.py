@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 
 import pytest
-from cliffracer_http.servers import make_server
 from cliffracer_nats import EmbeddedNats
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
@@ -65,11 +64,8 @@ async def test_clients_are_sent_to_another_replica_when_theirs_is_terminated(
             assert await ending.ended() == 0
             took_s.append(time.monotonic() - begun)
             code, reason = await asyncio.wait_for(last, 10)
-            if make_server(server).capabilities.socket_close:
-                assert (code, "connect again and resume" in reason) == (1001, True)
-                assert not ending.errors
-            else:
-                assert code in (1001, BROKEN_OFF)
+            assert (code, "connect again and resume" in reason) == (1001, True)
+            assert not ending.errors
             await eventually(lambda: all(poster.confirmed <= set(each.numbers) for each in readers), 30)
             moved += sum(len(each.subscribed) > count for each, count in zip(readers, before, strict=True))
             workers = [staying]

@@ -55,14 +55,17 @@ def compile_answer(model: RouteModel, *, head: bool) -> Answer:
         size = len(body)
         correlation = correlation_id.encode("ascii")
         lines = _LINES % (size, correlation)
-        extra: tuple[tuple[bytes, bytes], ...] = ()
-        while isinstance(send, Shortcut) and size < send.below:
-            lines += send.lines
-            extra += send.extra
-            send = send.inner
-        if isinstance(send, WholeSend) and send.whole(status, lines, body):
+        through = send
+        while isinstance(through, Shortcut) and size < through.below:
+            lines += through.lines
+            through = through.inner
+        if isinstance(through, WholeSend) and through.whole(status, lines, body):
             return None
-        return send, *_messages(status, [_JSON_TYPE, _length(size), (CORRELATION_HEADER, correlation), *extra], body)
+        headers = [_JSON_TYPE, _length(size), (CORRELATION_HEADER, correlation)]
+        while send is not through:
+            headers += send.extra
+            send = send.inner
+        return send, *_messages(status, headers, body)
 
     return answer
 

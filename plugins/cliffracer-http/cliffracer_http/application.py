@@ -16,6 +16,7 @@ from cliffracer_core.errors import NotFoundError
 from .edge import CORRELATION_HEADER, correlation_of
 from .endpoint import Endpoint, respond
 from .errors import MethodNotAllowed
+from .handshakes import deny
 from .limits import BodyLimits, Exchange, HeadersTooLarge
 from .matcher import Matcher
 from .problems import send_problem
@@ -116,15 +117,18 @@ class Dispatcher:
     async def _refuse(self, scope: Any, receive: Any, send: Any) -> None:
         error = HeadersTooLarge(f"{len(scope['headers'])} headers; send at most {self._max_headers}")
         if scope["type"] != "http":
-            await send({"type": "websocket.close", "code": 1008, "reason": "too many headers"})
+            await deny(scope, receive, send, error.status, str(error))
             return
         await self.fail(scope, receive, send, error, "")
 
     async def _miss(self, scope: Any, receive: Any, send: Any, found: Any) -> None:
         scope["app"] = self._app
         mounted = self._mounted(scope)
-        if mounted is not None or scope["type"] != "http":
-            await self._fall_through(mounted or self._rest, scope, receive, send)
+        if mounted is not None:
+            await self._fall_through(mounted, scope, receive, send)
+        elif scope["type"] != "http":
+            path = repr(scope["path"][:200])
+            await deny(scope, receive, send, 404, f"{path} takes no websockets" if found else f"nothing is at {path}")
         elif found is None:
             await self.fail(scope, receive, send, NotFoundError(f"nothing is at {scope['path'][:200]!r}"), "")
         else:

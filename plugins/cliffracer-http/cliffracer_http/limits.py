@@ -233,7 +233,7 @@ def _too_large(limit: int) -> MessageTooLarge:
 
 async def _answer(scope: Any, send: Any, error: CliffracerError) -> None:
     async def closing(message: Any) -> None:
-        if message["type"] == "http.response.start" and scope["http_version"] != "2":
+        if message["type"] == "http.response.start" and scope["http_version"] not in ("2", "3"):
             message = {**message, "headers": [*message["headers"], (b"connection", b"close")]}
         await send(message)
 

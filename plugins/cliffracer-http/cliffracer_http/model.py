@@ -9,7 +9,7 @@ import copy
 import functools
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -18,7 +18,7 @@ from msgspec import inspect as shapes
 from cliffracer_core.docstrings import Docstring, parse_docstring, raised_errors
 from cliffracer_core.errors import ConfigurationError
 from cliffracer_core.handlers import Declaration
-from cliffracer_core.interfaces import Signature
+from cliffracer_core.interfaces import Security, Signature
 from cliffracer_core.validation import resolve_annotations
 
 from .marks import OWNER, RouteOptions
@@ -103,6 +103,8 @@ class RouteModel(msgspec.Struct, frozen=True, kw_only=True):
     max_body_bytes: int | None = None
     timeout_s: float | None = None
     errors: tuple[type[Exception], ...] = ()
+    security: tuple[Security, ...] = ()
+    """Ways to be let in, any of which will do; empty where plugins say nothing of it."""
     docs: Docstring = Docstring()
 
     @property
@@ -121,7 +123,9 @@ class RouteModel(msgspec.Struct, frozen=True, kw_only=True):
         return self.status_code in _STATUS_WITHOUT_BODY
 
 
-def models_of(declaration: Declaration, signature: Signature, prefix: str = "") -> list[RouteModel]:
+def models_of(
+    declaration: Declaration, signature: Signature, prefix: str = "", security: Sequence[Security] = ()
+) -> list[RouteModel]:
     """Return the routes of a handler, one for each path and method.
 
     Raises:
@@ -131,7 +135,8 @@ def models_of(declaration: Declaration, signature: Signature, prefix: str = "") 
     for each in declaration.find(OWNER, "http"):
         options: RouteOptions = each.options
         path = path_of(options, prefix)
-        made += [_model(declaration, signature, options, method, path) for method in options.methods]
+        models = (_model(declaration, signature, options, method, path) for method in options.methods)
+        made += [msgspec.structs.replace(model, security=tuple(security)) if security else model for model in models]
     return made
 
 

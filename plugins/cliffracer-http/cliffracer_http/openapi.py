@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from cliffracer_core.interfaces import ServiceInfo, Wiring
+from cliffracer_core.interfaces import Security, ServiceInfo, Wiring
 from cliffracer_core.schemas import Schemas
 
 from .health_docs import HEALTH_TAG, health_paths
@@ -35,7 +35,9 @@ def described(wiring: Wiring) -> Described:
     models = [
         model
         for declaration in wiring.declarations
-        for model in models_of(declaration, wiring.signatures[declaration.name], prefix)
+        for model in models_of(
+            declaration, wiring.signatures[declaration.name], prefix, wiring.security.get(declaration.name, ())
+        )
     ]
     return wiring.service, models
 
@@ -49,6 +51,7 @@ def openapi_document(services: Sequence[Described], *, servers: Sequence[str] = 
     """
     schemas = Schemas()
     paths: dict[str, Json] = {}
+    schemes: Json = {}
     names: set[str] = set()
     tags: dict[str, str] = {}
     for info, models in services:
@@ -56,6 +59,8 @@ def openapi_document(services: Sequence[Described], *, servers: Sequence[str] = 
         for model in shown:
             operation = operation_of(model, schemas)
             operation["operationId"] = _unique(names, model)
+            if model.security:
+                operation["security"] = [_requirement(each, model.service, schemes) for each in model.security]
             paths.setdefault(_path(model.path), {})[model.method.lower()] = operation
             for tag in operation["tags"]:
                 tags.setdefault(tag, info.description if tag == info.name else "")
@@ -69,6 +74,7 @@ def openapi_document(services: Sequence[Described], *, servers: Sequence[str] = 
         "tags": [{"name": name, **({"description": text} if text else {})} for name, text in tags.items()],
         "paths": paths,
         "components": {
+            **({"securitySchemes": schemes} if schemes else {}),
             "schemas": components,
             "parameters": {
                 "IdempotencyKey": {
@@ -106,6 +112,17 @@ def _add_health(paths: dict[str, Json], names: set[str], tags: dict[str, str]) -
                 operation["operationId"] += "_page"
             paths[path] = operations
             tags.setdefault(HEALTH_TAG, "For orchestrators, and for people")
+
+
+def _requirement(security: Security, service: str, schemes: Json) -> Json:
+    """Return a way to be let in, its scheme in `schemes`; a name that another service means otherwise gets a prefix."""
+    if not security.name:
+        return {}
+    name, scheme = security.name, dict(security.scheme)
+    if schemes.setdefault(name, scheme) != scheme:
+        name = f"{service}.{name}"
+        schemes[name] = scheme
+    return {name: list(security.scopes)}
 
 
 def _info(services: Sequence[ServiceInfo]) -> dict[str, Any]:

@@ -98,6 +98,9 @@ def failures_of(model: RouteModel, schemas: Schemas) -> Json:
             continue
         doc = (error.__doc__ or "").strip().partition("\n")[0]
         texts.setdefault(status, []).append(model.docs.raises.get(error.__name__) or doc or error.__name__)
+    if model.security:
+        texts.setdefault(401, ["It is not known who asks"])
+        texts.setdefault(403, ["Who asks may not do this"])
     found: Json = {}
     for status, lines in sorted(texts.items()):
         found[str(status)] = _problem(". ".join(each.rstrip(".") for each in lines), schemas)

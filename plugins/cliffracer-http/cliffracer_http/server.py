@@ -15,7 +15,7 @@ from .limits import BodyLimits
 from .model import RouteModel, models_of
 from .settings import HttpSettings, settings_of
 from .shortcuts import compressing, cross_origin
-from .site import Resident, Site, site_for
+from .site import SOCKET, Resident, Site, site_for
 from .static import static_routes
 from .watch import Watch
 
@@ -60,6 +60,7 @@ class Server:
         self._resident = Resident(wiring, self.models, table, dispatcher, dispatcher.wrap(factories))
         limits = (route.options.get("sockets") for route, _ in routes)
         self._resident.sockets = next((each for each in limits if isinstance(each, SocketLimits)), SocketLimits())
+        self._resident.socket_paths = [route.path for route, _ in routes if SOCKET in route.methods]
         site = site_for(settings)
         await site.enter(self._resident)
         self._site = site
@@ -82,7 +83,9 @@ class Server:
                     _put(table, method, route.path, _foreign(route, entry), wiring)
             elif route.declaration.name not in entries:
                 entries[route.declaration.name] = entry
-                models += models_of(route.declaration, wiring.signatures[route.declaration.name], settings.prefix)
+                security = wiring.security.get(route.declaration.name, ())
+                signature = wiring.signatures[route.declaration.name]
+                models += models_of(route.declaration, signature, settings.prefix, security)
 
         watch, pace = Watch(settings.body_timeout_s), BodyLimits(None, settings.body_timeout_s)
 

@@ -50,6 +50,8 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     tls_key_password: str | None = None
     tls_reload_s: Positive = 5.0
     """How often the certificate's files are looked at for a change."""
+    http3: bool = False
+    """Serve HTTP/3 too, over UDP at the same port; with Hypercorn, TLS and cliffracer-http[http3]."""
     prefix: str = ""
     """Stands before every route's path, such as `/api`; health stays at the root."""
     cors: CorsSettings = CorsSettings()

@@ -7,6 +7,7 @@ others get a `Shortcut`, which an endpoint that has its whole response at hand g
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from operator import itemgetter
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -18,6 +19,7 @@ __all__ = ["Shortcut", "compressing", "cross_origin"]
 _ORIGIN = b"origin"
 _ACCEPT_ENCODING = b"accept-encoding"
 _VARY = (b"vary", b"Origin")
+_name = itemgetter(0)
 _START, _BODY = "http.response.start", "http.response.body"
 
 
@@ -32,14 +34,15 @@ class Shortcut:
     is shorter than `below` bytes. Everybody else calls it.
     """
 
-    __slots__ = ("inner",)
+    __slots__ = ("inner", "scope")
     extra: tuple[tuple[bytes, bytes], ...] = ()
     lines: bytes = b""
     """`extra` as they are written, each ended by CRLF."""
     below: float = float("inf")
 
-    def __init__(self, inner: Any) -> None:
+    def __init__(self, inner: Any, scope: Any) -> None:
         self.inner = inner
+        self.scope = scope
 
     def __call__(self, message: Any) -> Awaitable[None]:
         """Send as ASGI 3."""
@@ -73,11 +76,12 @@ def cross_origin(app: Any, **options: Any) -> Any:
     def call(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return app(scope, receive, send)
-        for name, value in scope["headers"]:
-            if name == _ORIGIN:
-                allowing = None if scope["method"] == "OPTIONS" else known.get(value, everybody)
-                return whole(scope, receive, send) if allowing is None else app(scope, receive, allowing(scope, send))
-        return app(scope, receive, _Varying(send))
+        headers = scope["headers"]
+        if _ORIGIN not in map(_name, headers):
+            return app(scope, receive, _Varying(send, scope))
+        origin = next(value for name, value in headers if name == _ORIGIN)
+        allowing = None if scope["method"] == "OPTIONS" else known.get(origin, everybody)
+        return whole(scope, receive, send) if allowing is None else app(scope, receive, allowing(send, scope))
 
     return call
 
@@ -88,16 +92,12 @@ def _allowing(whole: CORSMiddleware, origin: str) -> Callable[[Any, Any], Shortc
     given = tuple((name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in headers.items())
 
     class Allowing(Shortcut):
-        __slots__ = ("_scope",)
+        __slots__ = ()
         extra = (*given, _VARY)
         lines = _lines(extra)
 
-        def __init__(self, scope: Any, send: Any) -> None:
-            self.inner = send
-            self._scope = scope
-
         def __call__(self, message: Any) -> Awaitable[None]:
-            return whole.send(message, self.inner, Headers(scope=self._scope))
+            return whole.send(message, self.inner, Headers(scope=self.scope))
 
     return Allowing
 
@@ -117,7 +117,7 @@ def compressing(app: Any, minimum_size: int) -> Any:
     def call(scope: Any, receive: Any, send: Any) -> Any:
         if scope["type"] != "http":
             return app(scope, receive, send)
-        return app(scope, receive, Compressed(scope, send))
+        return app(scope, receive, Compressed(send, scope))
 
     return call
 
@@ -125,42 +125,37 @@ def compressing(app: Any, minimum_size: int) -> Any:
 class _Compressed(Shortcut):
     """One response: its start is kept until the first part of the body tells whether to compress."""
 
-    __slots__ = ("_scope", "_start", "_through")
-
-    def __init__(self, scope: Any, send: Any) -> None:
-        self.inner = send
-        self._scope = scope
-        self._start: Any = None
-        self._through: Any = None
+    start: Any = None
+    through: Any = None
 
     def __call__(self, message: Any) -> Awaitable[None]:
-        if self._through is not None:
-            return self._through(message)  # type: ignore[no-any-return]  # Starlette's
-        if message["type"] == _START and self._start is None:
-            self._start = message
+        if self.through is not None:
+            return self.through(message)  # type: ignore[no-any-return]  # Starlette's
+        if message["type"] == _START and self.start is None:
+            self.start = message
             return _NOTHING
         return self._decide(message)
 
     async def _decide(self, message: Any) -> None:
-        start = self._start
+        start = self.start
         if (
             start is not None
             and message["type"] == _BODY
             and not message.get("more_body", False)
             and len(message.get("body", b"")) < self.below
         ):
-            self._through = self.inner
+            self.through = self.inner
             await self.inner(start)
             await self.inner(message)
             return
-        through = self._through = self._responder().send_with_compression
+        through = self.through = self._responder().send_with_compression
         if start is not None:
             # copies: a response may be sent again, to another request, and Starlette writes into both
             await through({**start, "headers": list(start.get("headers", ()))})
         await through({**message})
 
     def _responder(self) -> IdentityResponder:
-        taken = b", ".join(value for name, value in self._scope["headers"] if name == _ACCEPT_ENCODING)
+        taken = b", ".join(value for name, value in self.scope["headers"] if name == _ACCEPT_ENCODING)
         made = GZipResponder if b"gzip" in taken else IdentityResponder
         responder = made(_unused, int(self.below))
         responder.send = self.inner

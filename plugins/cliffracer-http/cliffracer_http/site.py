@@ -15,6 +15,7 @@ from cliffracer_core.interfaces import SocketLimits, Wiring
 from .application import Dispatcher, Table
 from .docs import Docs, paths_for
 from .edge import correlation_of
+from .handshakes import deny
 from .health import HEALTH_PATHS, Health
 from .model import RouteModel
 from .problems import send_problem
@@ -22,8 +23,10 @@ from .servers.choice import make_server
 from .servers.interface import AsgiServer
 from .settings import HttpSettings, server_settings, settings_of
 
-__all__ = ["Resident", "Site", "site_for"]
+__all__ = ["SOCKET", "Resident", "Site", "site_for"]
 
+SOCKET = "WEBSOCKET"
+"""What stands for the method where a route is a websocket's."""
 # Mutable module state: services that are started one by one, each with plugins of its own, must find the
 # server that already listens on their port, and nothing but the running loop knows of all of them.
 _by_loop: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[object, Site]] = WeakKeyDictionary()
@@ -38,6 +41,7 @@ class Resident:
         self.wiring = wiring
         self.sockets = SocketLimits()
         """Of websockets; those of the first service at an address hold for all."""
+        self.socket_paths: list[str] = []
         self.models = models
         self.table = table
         self.dispatcher = dispatcher
@@ -125,6 +129,13 @@ class Site:
                     f"services {other.wiring.service.name!r} and {resident.wiring.service.name!r} share a port, and "
                     f"set http.server, TLS or its times differently; set them alike, or give one http.port"
                 )
+            for path in resident.socket_paths:
+                methods = other.table.get(path)
+                if methods is not None and SOCKET in methods:
+                    raise ConfigurationError(
+                        f"services {other.wiring.service.name!r} and {resident.wiring.service.name!r} both have "
+                        f"websockets at {path!r} on one port; change one path, or give one a port of its own"
+                    )
             for model in resident.models:
                 methods = other.table.get(model.path)
                 if methods is not None and model.method in methods:
@@ -147,6 +158,8 @@ class Site:
                 return
         if self._residents:
             await self._residents[0].asgi(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await deny(scope, receive, send, 404, "nothing is here")
         else:
             await self._fail(scope, receive, send, NotFoundError("nothing is here"), correlation_of(scope))
 

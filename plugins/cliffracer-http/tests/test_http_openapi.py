@@ -35,6 +35,7 @@ from cliffracer_http import (
     put,
     route,
 )
+from cliffracer_http.openapi import described, openapi_document
 from openapi_spec_validator import validate
 
 from cliffracer_core import (
@@ -45,8 +46,11 @@ from cliffracer_core import (
     NotFoundError,
     ServiceConfig,
     ServiceError,
+    hookimpl,
     rpc,
 )
+from cliffracer_core.handlers import Declaration
+from cliffracer_core.interfaces import Security
 
 PROBLEM = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
@@ -364,6 +368,51 @@ async def test_health_page_is_left_out_when_a_route_stands_in_its_place() -> Non
     paths = (await service.openapi())["paths"]
     assert paths["/health"]["get"]["operationId"] == "mine"
     assert paths["/health/live"]["get"]["operationId"] == "health_live_page"
+
+
+async def test_ways_in_are_described_when_a_plugin_says_them(serve: Any) -> None:
+    """Schemes, what each operation wants of a caller, its refusals; one name that means two is made into two."""
+
+    class Guarding:
+        def __init__(self, scheme: dict[str, object]) -> None:
+            self.scheme = scheme
+
+        @hookimpl
+        def cliffracer_register_security(self, declaration: Declaration) -> list[Security]:
+            key = Security(name="key", scheme=self.scheme, scopes=["read"] if declaration.name == "find" else ())
+            return {"find": [key], "peek": [key, Security()]}.get(declaration.name, [])
+
+    class Guarded(CliffracerService):
+        @get("/x")
+        async def find(self) -> int:
+            return 1
+
+        @get("/peek")
+        async def peek(self) -> int:
+            return 1
+
+        @get("/open")
+        async def open(self) -> int:
+            return 1
+
+    header: dict[str, object] = {"type": "apiKey", "in": "header", "name": "X-API-Key"}
+    bearer: dict[str, object] = {"type": "http", "scheme": "bearer"}
+    one: Any = Guarded(ServiceConfig("one"), plugins={"guarding": Guarding(header)})
+    other: Any = Guarded(ServiceConfig("other", http={"prefix": "/v2"}), plugins={"guarding": Guarding(bearer)})
+    document = openapi_document([described(await each.wiring()) for each in (one, other)])
+    validate(document)
+    assert document["components"]["securitySchemes"] == {"key": header, "other.key": bearer}
+    operations = {path: methods["get"] for path, methods in document["paths"].items()}
+    assert operations["/x"]["security"] == [{"key": ["read"]}]
+    assert {"401", "403"} <= set(operations["/x"]["responses"])
+    assert operations["/peek"]["security"] == [{"key": []}, {}]
+    assert operations["/v2/x"]["security"] == [{"other.key": ["read"]}]
+    assert "security" not in operations["/open"]
+    assert "401" not in operations["/open"]["responses"]
+    client = await serve(Guarded, plugins={"guarding": Guarding(header)})
+    served = (await client.get("/openapi.json")).json()
+    assert served["components"]["securitySchemes"] == {"key": header}
+    assert served["paths"]["/x"]["get"]["security"] == [{"key": ["read"]}]
 
 
 async def test_idempotency_key_is_described_where_it_is_heeded() -> None:

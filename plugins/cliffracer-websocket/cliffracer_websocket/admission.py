@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
-from cliffracer_core.messages import JSON
-
+from .absence import Ahead
 from .codes import POLICY_VIOLATION, TOO_BIG
 from .outbox import Outbox
 from .settings import WebSocketSettings
 
-__all__ = ["Admission", "Limited", "Refused", "deny", "respond"]
+__all__ = ["Admission", "Limited", "Refused"]
 
 Scope = Mapping[str, Any]
-_GONE_S = 0.5
 Receive = Callable[[], Awaitable[Any]]
 
 
@@ -72,22 +69,21 @@ class Admission:
 
     def _check_origin(self, scope: Scope) -> None:
         """Refuse pages of other hosts: the browser sends their cookies. Source: RFC 6455, section 10.2."""
-        headers = dict(reversed(scope["headers"]))
-        given = headers.get(b"origin")
         allowed = self._settings.origins
-        if given is None or "*" in allowed:
+        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"origin"]
+        if not given or "*" in allowed:
             return
-        origin = given.decode("latin-1")
-        if origin in allowed:
-            return
-        try:
-            own = (
-                bool(origin) and urlsplit(origin).netloc.lower() == headers.get(b"host", b"").decode("latin-1").lower()
-            )
-        except ValueError:
-            own = False
-        if not own:
+        host = next((value.decode("latin-1").lower() for name, value in scope["headers"] if name == b"host"), "")
+        if not all(origin in allowed or _is_of(host, origin) for origin in given):
             raise Refused(403, "this origin may not connect; the service lists others in websocket.origins")
+
+
+def _is_of(host: str, origin: str) -> bool:
+    """Tell whether an origin is the host's own."""
+    try:
+        return bool(origin) and urlsplit(origin).netloc.lower() == host
+    except ValueError:
+        return False
 
 
 def _address(scope: Scope) -> str:
@@ -104,7 +100,7 @@ class Limited:
         outbox: the socket's.
     """
 
-    __slots__ = ("_allowance", "_last", "_outbox", "_receive", "_settings")
+    __slots__ = ("_ahead", "_allowance", "_closed", "_last", "_outbox", "_receive", "_settings", "_waiter")
 
     def __init__(self, receive: Receive, settings: WebSocketSettings, outbox: Outbox) -> None:
         self._receive = receive
@@ -112,13 +108,59 @@ class Limited:
         self._outbox = outbox
         self._allowance: float = settings.burst
         self._last = time.monotonic()
+        self._ahead: Ahead | None = None
+        self._waiter: asyncio.Task[Any] | None = None
+        self._closed: dict[str, object] | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether nobody waits for what the client sends, so that nobody would notice that it goes."""
+        return self._ahead is None and self._waiter is None
+
+    def read_ahead(self, gone: Callable[[], None]) -> None:
+        """Read from now on before it is asked for, and call `gone` when the client has gone."""
+        self._ahead = Ahead(self._receive, gone, self._settings.max_message_bytes)
+
+    def stop(self, code: int, reason: str) -> None:
+        """Wait for nothing any more, and say that the socket was closed with this code."""
+        self._closed = _disconnect(code, reason)
+        if self._ahead is not None:
+            self._ahead.stop(self._closed)
+        elif self._waiter is not None:
+            self._waiter.cancel()
+
+    @property
+    def _too_often(self) -> str:
+        return f"more than {self._settings.messages_per_s:g} messages a second"
+
+    def afford(self, count: int) -> bool:
+        """Count messages against what one client may send; False where the socket is closed for it."""
+        now = time.monotonic()
+        settings = self._settings
+        earned = (now - self._last) * settings.messages_per_s
+        self._allowance = min(settings.burst, self._allowance + earned) - count
+        self._last = now
+        if self._allowance < 0:
+            self._outbox.close(POLICY_VIOLATION, self._too_often)
+            return False
+        return True
 
     def __call__(self) -> Awaitable[Any]:
         """Return the next event once it is there."""
         return self._next()
 
     async def _next(self) -> Any:
-        message = await self._receive()
+        if self._closed is not None and self._ahead is None:
+            return self._closed
+        self._waiter = task = asyncio.current_task()
+        try:
+            message = await (self._receive() if self._ahead is None else self._ahead.get())
+        except asyncio.CancelledError:
+            if self._closed is None or task is None or task.uncancel():
+                raise
+            return self._closed
+        finally:
+            self._waiter = None
         if message["type"] != "websocket.receive":
             return message
         settings = self._settings
@@ -126,42 +168,17 @@ class Limited:
         size = len(message.get("bytes") or b"") if text is None else len(text)
         if text is not None and settings.max_message_bytes >= size > settings.max_message_bytes // 4:
             size = len(text.encode())
-        now = time.monotonic()
-        rate = settings.messages_per_s
-        self._allowance = min(settings.burst, self._allowance + (now - self._last) * rate) - 1
-        self._last = now
         if size > settings.max_message_bytes:
             return _over(self._outbox, TOO_BIG, f"a message may have {settings.max_message_bytes} bytes")
-        if self._allowance < 0:
-            return _over(self._outbox, POLICY_VIOLATION, f"more than {rate:g} messages a second")
+        if not self.afford(1):
+            return _disconnect(POLICY_VIOLATION, self._too_often)
         return message
 
 
 def _over(outbox: Outbox, code: int, reason: str) -> dict[str, object]:
     outbox.close(code, reason)
+    return _disconnect(code, reason)
+
+
+def _disconnect(code: int, reason: str) -> dict[str, object]:
     return {"type": "websocket.disconnect", "code": code, "reason": reason}
-
-
-async def deny(scope: Scope, receive: Receive, send: Callable[[Any], Awaitable[None]], refused: Refused) -> None:
-    """Answer a handshake with an HTTP status and problem details, where the server can; else it says 403."""
-    message = await receive()
-    if message["type"] == "websocket.connect":
-        await respond(scope, receive, send, refused.status, refused.reason)
-
-
-async def respond(
-    scope: Scope, receive: Receive, send: Callable[[Any], Awaitable[None]], status: int, reason: str
-) -> None:
-    """Refuse a handshake that has been received."""
-    if "websocket.http.response" not in (scope.get("extensions") or {}):
-        await send({"type": "websocket.close", "code": POLICY_VIOLATION, "reason": reason})
-        return
-    body = JSON.encode({"type": "about:blank", "status": status, "detail": reason})
-    headers = [(b"content-type", b"application/problem+json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "websocket.http.response.start", "status": status, "headers": headers})
-    await send({"type": "websocket.http.response.body", "body": body})
-    # uvicorn logs an error for an application that returns before the connection has gone
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_GONE_S):
-            await receive()
-            await receive()

@@ -105,15 +105,18 @@ class ChannelClient:
         """Obey commands until the socket closes. Raises WebSocketDisconnect."""
         try:
             async with asyncio.timeout(_CONNECT_S):
-                body = await self._websocket.receive_body()
+                body = await self._websocket.take()
         except TimeoutError:
             await self._websocket.end(STALE, "stale: connect comes first")
             return
         while True:
-            for line in body.split(b"\n"):
-                if line and not line.isspace() and not await self._obey(line):
+            lines = [line for line in body.split(b"\n") if line and not line.isspace()]
+            if not self._websocket.incoming.afford(max(0, len(lines) - 1)):
+                return
+            for line in lines:
+                if not await self._obey(line):
                     return
-            body = await self._websocket.receive_body()
+            body = await self._websocket.take()
 
     def stop(self) -> None:
         """Forget the client."""
@@ -189,6 +192,8 @@ class ChannelClient:
         channel, member = check_group(request.channel), self._here()
         if channel in member.groups:
             raise Failure(105, "already subscribed")
+        if len(member.groups) >= self._sockets.settings.max_channels:
+            raise Failure(106, f"limit exceeded: {self._sockets.settings.max_channels} channels; unsubscribe from some")
         await self._allowed(channel, "subscribe", request.data)
         # from here to the join nothing waits, so that no message falls between history and what is live
         result: dict[str, object] = {}

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 __all__ = ["GOING_AWAY", "INTERNAL_ERROR", "INVALID_PAYLOAD", "MAX_REASON_BYTES", "NORMAL", "POLICY_VIOLATION"]
-__all__ += ["TOO_BIG", "TRY_AGAIN_LATER", "close_event", "code_for"]
+__all__ += ["TOO_BIG", "TRY_AGAIN_LATER", "UNSUPPORTED_DATA", "close_event", "code_for"]
 
 NORMAL = 1000
 GOING_AWAY = 1001
 """The service stops: connect again, to another replica, and resume."""
+UNSUPPORTED_DATA = 1003
+"""Text where binary messages are wanted, or the other way round."""
 INVALID_PAYLOAD = 1007
 """What came is no text, or no JSON where JSON is spoken."""
 POLICY_VIOLATION = 1008

@@ -7,22 +7,22 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-import msgspec
+from cliffracer_http.handshakes import deny
 from starlette.websockets import WebSocketDisconnect
 
-from cliffracer_core.errors import CliffracerError, ValidationError, describe, to_body
+from cliffracer_core.errors import CliffracerError, describe
 from cliffracer_core.interfaces import Entry
 
-from .admission import Refused, deny
+from .admission import Refused
+from .answers import send_error, send_result
 from .calls import Arguments
-from .codes import INTERNAL_ERROR, INVALID_PAYLOAD, NORMAL, code_for
-from .publication import PLAIN, encode_data
+from .codes import INTERNAL_ERROR, NORMAL, code_for
 from .socket import WebSocket
 
 if TYPE_CHECKING:
     from .sockets import Sockets
 
-__all__ = ["Endpoint", "Session", "per_message", "per_socket", "send_error"]
+__all__ = ["Endpoint", "Session", "per_message", "per_socket"]
 
 logger = logging.getLogger("cliffracer.websocket")
 
@@ -53,13 +53,16 @@ class Endpoint:
         try:
             sockets.admission.enter(scope)
         except Refused as refused:
-            await deny(scope, receive, send, refused)
+            await deny(scope, receive, send, refused.status, refused.reason)
             return
         try:
             await sockets.started.wait()
             if self._session is None:
                 self._session = self._make()
-            websocket = WebSocket(scope, receive, send, sockets.settings, sockets.processor, sockets.accepted)
+            websocket = WebSocket(
+                scope, receive, send, sockets.settings, sockets.processor, sockets.accepted,
+                closes_waiting=sockets.closes_waiting,
+            )  # fmt: skip
             await self._run(websocket, self._session)
         finally:
             sockets.admission.leave(scope)
@@ -101,7 +104,11 @@ def per_socket(sockets: Sockets, entry: Entry, path: str, arguments: Arguments) 
         values = arguments.from_path(websocket.scope.get("path_params") or {})
         if arguments.wants_socket:
             values["websocket"] = websocket
-        await sockets.caller(websocket, path).attend(entry, values)
+        sockets.absence.begin(websocket)
+        try:
+            await sockets.caller(websocket, path).attend(entry, values)
+        finally:
+            sockets.absence.end(websocket)
         if websocket.joined and websocket.open:
             await _keep(sockets, websocket, path)
 
@@ -117,17 +124,17 @@ def per_message(sockets: Sockets, entry: Entry, path: str, arguments: Arguments)
         if arguments.wants_socket:
             fixed["websocket"] = websocket
         while True:
-            body = await websocket.receive_body()
+            body = await websocket.take()
             try:
                 if caller is None:  # likewise
                     caller = sockets.caller(websocket, path)
                 values = {**arguments.from_message(body), **fixed}
                 result = await caller.call(entry, values)
             except CliffracerError as error:
-                send_error(sockets, websocket, body, error)
+                send_error(websocket.outbox, body, error, sockets.service)
                 continue
-            if result is not None:
-                await websocket.send(dict(PLAIN.message(encode_data(result))))
+            send_result(websocket.outbox, result)
+            await websocket.outbox.drained()
 
     return session
 
@@ -136,31 +143,14 @@ async def _keep(sockets: Sockets, websocket: WebSocket, path: str) -> None:
     """Hand a socket's messages to the processor it was added to."""
     caller = None
     while True:
-        body = await websocket.receive_body()
+        body = await websocket.take()
         processor, client_id = next(iter(websocket.joined.items()))
         if caller is None:  # an idle socket needs none
             caller = sockets.caller(websocket, path)
         try:
             result = await processor.incoming.handle(client_id, body, caller)
         except CliffracerError as error:
-            send_error(sockets, websocket, body, error)
+            send_error(websocket.outbox, body, error, sockets.service)
             continue
-        if result is not None:
-            await websocket.send(dict(PLAIN.message(encode_data(result))))
-
-
-def send_error(sockets: Sockets, websocket: WebSocket, body: bytes, error: CliffracerError) -> None:
-    """Tell a client what was wrong with its message; one that is no JSON at all closes the socket."""
-    if isinstance(error, ValidationError) and not _is_json(body):
-        websocket.outbox.close(INVALID_PAYLOAD, "a message must be JSON")
-        return
-    answer = {"type": "error", "error": to_body(error, sockets.service, None)}
-    websocket.outbox.push(PLAIN.message(encode_data(answer)))
-
-
-def _is_json(body: bytes) -> bool:
-    try:
-        msgspec.json.decode(body)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return False
-    return True
+        send_result(websocket.outbox, result)
+        await websocket.outbox.drained()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-__all__ = ["Broadcast", "Socket", "accept"]
+__all__ = ["Broadcast", "Receiver", "Socket", "accept"]
 
 
 class Broadcast(Protocol):
@@ -19,6 +19,13 @@ class Socket(Protocol):
 
     async def send(self, message: Any, /) -> None:
         """Send an ASGI event."""
+
+
+class Receiver(Protocol):
+    """What `listen` reads: Starlette's WebSocket."""
+
+    async def receive(self) -> Any:
+        """Return the next ASGI event."""
 
 
 async def accept(websocket: Socket) -> None:

@@ -43,6 +43,8 @@ class _Waiting(msgspec.Struct):
     event: Event
     group: str
     size: int
+    number: int
+    """Of the messages that were queued; one that took another's place has its own."""
 
 
 class Outbox:
@@ -87,6 +89,11 @@ class Outbox:
     def waiting(self) -> int:
         """How many messages wait."""
         return len(self._queue) if self._queue else 0
+
+    @property
+    def busy(self) -> bool:
+        """Whether something of it is on its way, and waits."""
+        return self._task is not None
 
     def push(self, event: Event, group: str = "", key: object = None) -> None:
         """Send an event, or queue it where the client is behind.
@@ -170,17 +177,16 @@ class Outbox:
         if queue is None:
             queue = self._queue = OrderedDict()
         size = len(event.get("text") or event.get("bytes") or "")
+        self._counter += 1
+        place: object = self._counter
         if key is not None and limits.policy == "conflate":
-            place: object = (group, key)
+            place = (group, key)
             old = queue.get(place)
             if old is not None:
                 self._bytes += size - old.size
-                queue[place] = _Waiting(event, group, size)
+                queue[place] = _Waiting(event, group, size, self._counter)
                 return
-        else:
-            self._counter += 1
-            place = self._counter
-        queue[place] = _Waiting(event, group, size)
+        queue[place] = _Waiting(event, group, size, self._counter)
         self._bytes += size
         while len(queue) > limits.messages or (self._bytes > limits.bytes and len(queue) > 1):
             if limits.policy == "disconnect":
@@ -189,8 +195,12 @@ class Outbox:
             self._drop()
 
     def _drop(self) -> None:
-        assert self._queue
-        _, entry = self._queue.popitem(last=False)
+        queue = self._queue
+        assert queue
+        oldest = next(iter(queue))
+        if self._limits.policy == "conflate":  # the place of a message is as old as the first one of its key
+            oldest = min(queue, key=lambda place: queue[place].number)
+        entry = queue.pop(oldest)
         self._bytes -= entry.size
         self.dropped += 1
         if self._lost is None:
@@ -201,7 +211,7 @@ class Outbox:
         """Let go of what waits and close; should even that not get through, the stall timeout ends it."""
         self._queue, self._bytes = OrderedDict(), 0
         event = close_event(TRY_AGAIN_LATER, "too slow: the queue is full; connect again and resume")
-        self._queue[0] = _Waiting(event, "", 0)
+        self._queue[0] = _Waiting(event, "", 0, 0)
         self.closed = True
 
     def _failed(self, error: Exception) -> None:

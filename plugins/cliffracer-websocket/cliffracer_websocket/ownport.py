@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+from cliffracer_http.handshakes import deny
 from cliffracer_http.matcher import Matcher
 from cliffracer_http.servers.choice import make_server
-from cliffracer_http.servers.interface import ServerSettings
+from cliffracer_http.settings import HttpSettings, server_settings
 
 from cliffracer_core.errors import ConfigurationError, StartupError
 from cliffracer_core.interfaces import SocketLimits
-
-from .admission import Refused, deny
 
 if TYPE_CHECKING:
     from .endpoint import Endpoint
@@ -26,20 +26,26 @@ class OwnPort:
     """A server for sockets alone.
 
     Args:
-        server: which one, as in `http.server`.
+        http: what of it holds here too: which server, TLS, times, whether workers share the port.
         host: to listen on.
         port: likewise; 0 takes a free one.
         limits: what the server enforces.
 
     Raises:
-        ConfigurationError: the port is none.
+        ConfigurationError: the port is none, or one that workers cannot share.
     """
 
-    def __init__(self, server: str, host: str, port: int, limits: SocketLimits) -> None:
+    def __init__(self, http: HttpSettings, host: str, port: int, limits: SocketLimits) -> None:
         if not 0 <= port <= 65535:
             raise ConfigurationError(f"setting 'websocket.port' is {port}; give one up to 65535, or 0 for a free one")
-        self._server = make_server(server)
-        self._settings = ServerSettings(host=host, port=port, sockets=limits)
+        if http.reuse_port and port == 0:
+            raise ConfigurationError(
+                "http.reuse_port and 'cliffracer run --workers' need a websocket.port that is not 0"
+            )
+        self._server = make_server(http.server)
+        self._settings = msgspec.structs.replace(
+            server_settings(http), host=host, port=port, unix_socket=None, sockets=limits
+        )
         self._endpoints: Matcher[Endpoint] = Matcher()
         self._urls: list[str] = []
 
@@ -75,7 +81,7 @@ class OwnPort:
             endpoint, values = found
             await endpoint(scope, receive, send, values)
         elif scope["type"] == "websocket":
-            await deny(scope, receive, send, Refused(404, "nothing is at this path"))
+            await deny(scope, receive, send, 404, "nothing is at this path")
         elif scope["type"] == "http":
             headers = [(b"content-type", b"text/plain"), (b"upgrade", b"websocket"), (b"connection", b"upgrade")]
             await send({"type": "http.response.start", "status": 426, "headers": headers})

@@ -167,8 +167,8 @@ class _Handle:
         self._sockets.entries[self._name] = entry
 
     async def stop(self) -> None:
-        """Open no more sockets."""
-        self._sockets.drain()
+        """Finish the messages that are handled; open no more sockets."""
+        await self._sockets.settle()
 
 
 def _wanted(wiring: Wiring) -> bool:

@@ -10,12 +10,13 @@ from typing import Any, Self
 
 import msgspec
 
-from cliffracer_core.errors import ConfigurationError, NotFoundError
+from cliffracer_core.errors import CliffracerError, ConfigurationError, NotFoundError
 from cliffracer_core.interfaces import ServiceInfo, Transport
 
+from .answers import body_of, send_error, send_result
 from .codes import POLICY_VIOLATION
 from .envelopes import Post
-from .faces import Socket, accept
+from .faces import Receiver, Socket, accept
 from .history import History
 from .incoming import Incoming
 from .log import Log, MemoryLog
@@ -66,10 +67,6 @@ class RealTimeStreamProcessor:
             self.settings = settings = msgspec.convert(merged, WebSocketSettings)
         except msgspec.ValidationError as error:
             raise ConfigurationError(f"RealTimeStreamProcessor {name!r}: {error}; correct the argument") from None
-        if settings.queue_messages < 1 or settings.history_size < 0:
-            raise ConfigurationError(
-                f"RealTimeStreamProcessor {name!r}: queue_messages must be 1 or more and history_size 0 or more"
-            )
         self.name = name
         self.id = uuid.uuid4().hex
         self.rooms = Rooms()
@@ -146,10 +143,9 @@ class RealTimeStreamProcessor:
             outbox = Outbox(websocket.send, self.limits, PLAIN.notice, self.stalled)
             await self.open()
         else:
-            for member in [each for each in self.rooms.members.values() if each.outbox is outbox]:
-                self._remove(member.id)
-        joined = getattr(websocket, "joined", None)
-        if joined is not None:
+            joined = websocket.joined  # type: ignore[attr-defined]  # it is this plugin's
+            for id in (websocket.id, joined.get(self, client_id)):  # type: ignore[attr-defined]  # likewise
+                self.release(id, outbox)
             joined[self] = client_id
         member = self.admit(client_id, outbox, PLAIN, user)
         for group in names:
@@ -276,6 +272,30 @@ class RealTimeStreamProcessor:
             ConfigurationError: the handler takes something else.
         """
         self.incoming.register(type, handler)
+
+    async def listen(self, client_id: str, websocket: Receiver) -> None:
+        """Hand a client's messages to the functions registered for them until it goes, and remove it then.
+
+        For sockets that no service has: in a service, those it serves are listened to.
+
+        Args:
+            client_id: as it was given to `add_connection`.
+            websocket: likewise.
+
+        Raises:
+            NotFoundError: it is not connected here.
+            Exception: what a function raised that is no error of the framework's.
+        """
+        outbox = self._member(client_id).outbox
+        try:
+            while (message := await websocket.receive())["type"] != "websocket.disconnect":
+                body = body_of(message)
+                try:
+                    send_result(outbox, await self.incoming.handle(client_id, body))
+                except CliffracerError as error:
+                    send_error(outbox, body, error, self.name)
+        finally:
+            self.release(client_id, outbox)
 
     def position(self) -> Position:
         """Return where history stands. Raises ConfigurationError where none is kept."""

@@ -93,7 +93,7 @@ class SendRequest(msgspec.Struct):
 
 
 class Command(msgspec.Struct):
-    """What a client sends; the first request that is there counts, and none is the answer to a ping."""
+    """What a client sends; the first request that is there counts; nothing, not even an id, answers a ping."""
 
     id: int = 0
     connect: ConnectRequest | None = None
@@ -110,12 +110,12 @@ class Command(msgspec.Struct):
     sub_refresh: dict[str, Any] | None = None
 
     def request(self) -> tuple[str, Any] | None:
-        """Return name and content of the request, None for a pong."""
+        """Return name and content of the request, None for a pong; the name is empty where none of these is there."""
         for name in self.__struct_fields__[1:]:
             found = getattr(self, name)
             if found is not None:
                 return name, found
-        return None
+        return ("", None) if self.id else None
 
 
 class Failure(Exception):

@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
+from cliffracer_http.servers.choice import make_server
 from cliffracer_http.settings import settings_of as http_of
 
 from cliffracer_core.errors import ConfigurationError, describe
 from cliffracer_core.handlers import Bridge, Declaration
 from cliffracer_core.interfaces import Entry, SocketLimits, Wiring
 
+from .absence import Absence
 from .admission import Admission
 from .calls import Arguments, Caller
 from .channels import channel_session
-from .codes import GOING_AWAY
+from .codes import GOING_AWAY, NORMAL
 from .endpoint import Endpoint, Session, per_message, per_socket
 from .marks import CHANNELS, HOOKS, OWNER, SOCKET, SocketOptions, path_names
 from .ownport import OwnPort
@@ -30,6 +32,11 @@ __all__ = ["Sockets"]
 logger = logging.getLogger("cliffracer.websocket")
 
 _LEAVE_S = 1.0
+_FAREWELL = (GOING_AWAY, "the service stops; connect again and resume where you were")
+_GRACE = 0.3
+"""Of the grace time, what a stop waits for messages that are handled; the HTTP server needs its own share."""
+_OUT_S = 0.1
+"""What handlers take to end once they are cancelled."""
 
 
 class Sockets:
@@ -47,17 +54,20 @@ class Sockets:
         self.version = wiring.service.version
         self.settings = settings_of(wiring.service)
         self.admission = Admission(self.settings)
+        self.absence = Absence(wiring.timeout_s, self._release)
         self.started = asyncio.Event()
         settings = self.settings
         self.server_limits = SocketLimits(
             max_message_bytes=settings.max_message_bytes, ping_interval_s=settings.ping_interval_s,
             ping_timeout_s=settings.ping_timeout_s, compression=settings.compression,
         )  # fmt: skip
+        self.closes_waiting = make_server(http_of(wiring.service).server).capabilities.socket_close
         self.own: OwnPort | None = None
         """What listens, where the sockets have a port of their own."""
         if settings.port is not None:
-            self.own = OwnPort(http_of(wiring.service).server, settings.host, settings.port, self.server_limits)
+            self.own = OwnPort(http_of(wiring.service), settings.host, settings.port, self.server_limits)
         self.entries: dict[str, Entry] = {}
+        self._settling = False
         self.connections: set[WebSocket] = set()
         self._wiring = wiring
         self._arguments: dict[str, Arguments] = {}
@@ -166,13 +176,18 @@ class Sockets:
         """Forget a socket, and tell the handler that wants to know."""
         known = websocket in self.connections
         self.connections.discard(websocket)
-        for processor, client_id in (*websocket.joined.items(), (self.processor, websocket.id)):
-            processor.release(client_id, websocket.outbox)
+        websocket.working = False
+        websocket.incoming.stop(NORMAL, "")
+        self._release(websocket)
         if known:
             try:
                 await self.tell("on_websocket_disconnect", websocket)
             except Exception as error:
                 logger.error("on_websocket_disconnect of %r failed: %s", self.service, describe(error))
+
+    def _release(self, websocket: WebSocket) -> None:
+        for processor, client_id in (*websocket.joined.items(), (self.processor, websocket.id)):
+            processor.release(client_id, websocket.outbox)
 
     def caller(self, websocket: WebSocket, path: str) -> Caller:
         """Make what calls handlers for a socket."""
@@ -187,18 +202,48 @@ class Sockets:
         await self.caller(websocket, self.settings.path).call(entry, arguments)
 
     def drain(self) -> None:
-        """Open no more sockets, and close those there are: clients connect to another replica and resume."""
+        """Open no more sockets, and close those there are: clients connect to another replica and resume.
+
+        One whose message is handled just now closes after the answer.
+        """
         self.admission.draining = True
         self.started.set()
         for websocket in list(self.connections):
-            websocket.outbox.close(GOING_AWAY, "the service stops; connect again and resume where you were")
+            if websocket.working:
+                websocket.farewell = _FAREWELL
+            else:
+                websocket.outbox.close(*_FAREWELL)
         if self.connections:
             asyncio.get_running_loop().call_later(_LEAVE_S, self._leave)
 
+    async def settle(self) -> None:
+        """Wait, within bounds, for messages that are handled, and for handlers to hear that their socket is closed.
+
+        Each of the service's handlers asks for it; once is enough.
+        """
+        if self._settling:
+            return
+        self._settling = True
+        self.drain()
+        if not await self._until(lambda each: not each.working, _GRACE * self._wiring.grace_s):
+            for each in list(self.connections):
+                each.outbox.close(*_FAREWELL)
+        await self._until(lambda each: False, _LEAVE_S + _OUT_S)  # none is left, or those are that heed nothing
+
+    async def _until(self, condition: Callable[[WebSocket], bool], timeout_s: float) -> bool:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout_s
+        while not all(map(condition, self.connections)):
+            if loop.time() >= end:
+                return False
+            await asyncio.sleep(0.01)
+        return True
+
     def _leave(self) -> None:
-        """End the handlers whose server does not tell them that their socket is closed, as granian does not."""
+        """End the handlers that do not heed that their socket is closed."""
         for websocket in list(self.connections):
-            websocket.leave()
+            if not websocket.working:
+                websocket.leave()
 
 
 async def _listen(websocket: WebSocket) -> None:

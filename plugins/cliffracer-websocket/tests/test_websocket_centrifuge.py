@@ -265,6 +265,7 @@ async def command(socket: ClientConnection, id: int, name: str, content: Mapping
         ("connect", {}, 107),
         ("refresh", {}, 104),
         ("rpc", {"method": "nothing"}, 104),
+        ("dance", {}, 104),
     ],
 )
 async def test_command_fails_with_its_code_when_it_cannot_be(
@@ -312,6 +313,19 @@ async def test_several_commands_are_obeyed_when_they_come_in_one_frame() -> None
     async with serving() as service, connect(url(service)) as socket:
         await socket.send('{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"open"}}\n{"id":3,"ping":{}}\n')
         assert [(await receive(socket))["id"] for _ in range(3)] == [1, 2, 3]
+
+
+async def test_client_is_limited_when_it_subscribes_and_asks_for_too_much() -> None:
+    """Channels have a number, and commands a rate that sending many in one frame does not get around."""
+    async with serving(max_channels=2, messages_per_s=1.0, burst=20) as service, connect(url(service)) as socket:
+        await command(socket, 1, "connect", {})
+        answers = [await command(socket, number, "subscribe", {"channel": f"c{number}"}) for number in (2, 3, 4)]
+        assert [each.get("code") for each in answers] == [None, None, 106]
+        await socket.send("\n".join(json.dumps({"id": number, "ping": {}}) for number in range(5, 55)))
+        with pytest.raises(websockets.ConnectionClosed) as end:
+            await socket.recv()
+        assert end.value.rcvd is not None
+        assert (end.value.rcvd.code, end.value.rcvd.reason) == (1008, "more than 1 messages a second")
 
 
 async def test_data_of_a_client_stays_one_line_when_it_holds_line_breaks() -> None:

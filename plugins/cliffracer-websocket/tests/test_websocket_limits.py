@@ -5,13 +5,15 @@ import base64
 import contextlib
 import os
 import struct
+import tracemalloc
+import zlib
 from collections.abc import AsyncIterator
 from typing import Any, ClassVar
 
 import pytest
 from cliffracer_http.servers.choice import make_server
 from cliffracer_http.servers.interface import ServerCapabilities
-from cliffracer_websocket import WebSocket, websocket
+from cliffracer_websocket import WebSocket, stalls, websocket
 from starlette.websockets import WebSocketDisconnect
 
 from cliffracer_core import CliffracerService, ServiceConfig
@@ -97,9 +99,15 @@ class Raw:
 class Echo(CliffracerService):
     name = "echo"
     closed: asyncio.Future[int]
+    release: asyncio.Event
 
     @websocket("/echo")
     async def echo(self, message: Any) -> Any:
+        return message
+
+    @websocket("/hold")
+    async def hold(self, message: Any) -> Any:
+        await self.release.wait()
         return message
 
     @websocket("/listen")
@@ -125,7 +133,7 @@ def codes(server: str, code: int) -> set[int]:
 @contextlib.asynccontextmanager
 async def serving(server: str, **settings: Any) -> AsyncIterator[Any]:
     async with Echo(ServiceConfig("echo", http={"port": 0, "server": server}, websocket=settings)) as service:
-        service.closed = asyncio.get_running_loop().create_future()
+        service.closed, service.release = asyncio.get_running_loop().create_future(), asyncio.Event()
         yield service
 
 
@@ -280,10 +288,13 @@ async def test_others_are_served_when_one_address_floods() -> None:
     async with serving("uvicorn", max_connections_per_address=20, max_connections=30) as service:
 
         async def flood(address: str) -> list[int]:
-            opening = (Raw.connect(service.http.url, "/listen", address=address) for _ in range(100))
+            claims = ({"X-Forwarded-For": f"10.0.0.{each}", "Forwarded": f"for=10.0.0.{each}"} for each in range(100))
+            opening = (Raw.connect(service.http.url, "/listen", address=address, **each) for each in claims)
             return sorted(each.status for each in await asyncio.gather(*opening))
 
-        assert await flood("127.0.0.2") == [101] * 20 + [429] * 80
+        assert await flood("127.0.0.2") == [101] * 20 + [429] * 80, (
+            "what a client says of its address counts for nothing"
+        )
         await still_serves(service)
         assert await flood("127.0.0.3") == [101] * 10 + [503] * 90, "in all there may be 30"
         sockets = _sockets(service)
@@ -304,6 +315,7 @@ async def test_others_are_served_when_one_address_floods() -> None:
         (("https://app.example",), "https://app.example", 101),
         (("https://app.example",), "https://app.example.evil.example", 403),
         (("*",), "http://evil.example", 101),
+        ((), "own\r\nOrigin: http://evil.example", 403),
     ],
 )
 async def test_page_of_another_origin_is_refused_unless_it_is_listed(
@@ -311,10 +323,20 @@ async def test_page_of_another_origin_is_refused_unless_it_is_listed(
 ) -> None:
     """A browser sends its user's cookies with any page's handshake; only listed pages and the service's own may."""
     async with serving(server, origins=origins) as service:
-        headers = {} if origin is None else {"Origin": service.http.url if origin == "own" else origin}
+        headers = {} if origin is None else {"Origin": origin.replace("own", service.http.url)}
         client = await Raw.connect(service.http.url, "/listen", **headers)
-        assert client.status == status
+        assert client.status in (status, 400 if origin and "\n" in origin else status)
         await client.aclose()
+
+
+async def test_handshake_is_refused_when_its_head_is_too_much(server: str) -> None:
+    """Too many headers, or one that is too long, get a status, and the connection does not stay open for nothing."""
+    async with serving(server) as service:
+        for headers in ({f"X-{number}": "x" for number in range(110)}, {f"X-{number}": "x" for number in range(300)}):
+            client = await Raw.connect(service.http.url, "/listen", **headers)
+            assert client.status == 431
+            await asyncio.wait_for(client.rest(), 5)
+            await client.aclose()
 
 
 async def test_nothing_is_compressed_when_nobody_asked_the_service_to(server: str) -> None:
@@ -325,6 +347,25 @@ async def test_nothing_is_compressed_when_nobody_asked_the_service_to(server: st
             client = await Raw.connect(service.http.url, "/listen", **offer)
             assert (b"permessage-deflate" in client.head) is (compression and can(server).socket_compression)
             await client.aclose()
+
+
+async def test_message_is_refused_when_it_would_inflate_past_the_limit(server: str) -> None:
+    """What was 30 MB before it was compressed is not made 30 MB again to see that it is too long."""
+    if not can(server).socket_compression:
+        pytest.skip(f"{server} compresses nothing, and says so")
+    squeeze = zlib.compressobj(wbits=-15)
+    packed = b"".join(squeeze.compress(b"x" * 1_000_000) for _ in range(30)) + squeeze.flush(zlib.Z_SYNC_FLUSH)
+    async with serving(server, compression=True) as service:
+        offer = {"Sec-WebSocket-Extensions": "permessage-deflate"}
+        client = await Raw.connect(service.http.url, "/listen", **offer)
+        tracemalloc.start()
+        try:
+            client.send(TEXT, packed[:-4], bits=0x40)
+            assert (await client.close_code())[0] == 1009
+            assert tracemalloc.get_traced_memory()[1] < 10_000_000
+        finally:
+            tracemalloc.stop()
+        await client.aclose()
 
 
 async def test_silent_client_is_cut_off_when_it_answers_no_ping(server: str) -> None:
@@ -338,9 +379,51 @@ async def test_silent_client_is_cut_off_when_it_answers_no_ping(server: str) -> 
         await client.aclose()
 
 
-async def test_client_that_never_reads_is_cut_off_when_it_stalls(server: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_client_is_not_cut_off_when_its_handler_is_too_busy_to_read_pongs(server: str) -> None:
+    """A client that sends and answers its pings stays, however long a message takes; its answers come."""
+    if not can(server).socket_pings:
+        pytest.skip(f"{server} pings nobody, and says so")
+    async with serving(server, ping_interval_s=0.1, ping_timeout_s=0.1) as service:
+        client = await Raw.connect(service.http.url, "/hold")
+        for _ in range(15):  # more than any server takes from the network before they are wanted
+            client.send(TEXT, b'"x"')
+        for _ in range(3):
+            assert (ping := await client.receive())[0] == PING
+            client.send(PONG, ping[1])
+        service.release.set()
+        answers = 0
+        while answers < 15:
+            opcode, payload = await client.receive()
+            assert opcode in (TEXT, PING), payload
+            answers += opcode == TEXT
+        await client.aclose()
+
+
+async def test_slow_reader_is_closed_with_1013_when_the_policy_disconnects(server: str) -> None:
+    """Whatever it does next, it is told why: also where its handler waits for a message of its."""
+    async with serving(server, policy="disconnect", queue_messages=5) as service:
+        client = await Raw.connect(service.http.url, "/listen")
+        client.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport
+        sockets = _sockets(service)
+        await eventually(lambda: len(sockets.connections) == 1)
+        (socket,) = sockets.connections
+
+        async def flood() -> bool:
+            await service.websocket_broadcast("x" * 200_000)
+            return bool(socket.outbox.closed)
+
+        await eventually(flood)
+        client.writer.transport.resume_reading()  # type: ignore[attr-defined]  # likewise
+        assert await client.close_code() == (1013, "too slow: the queue is full; connect again and resume")
+        await client.aclose()
+
+
+async def test_client_that_never_reads_is_cut_off_when_it_stalls(
+    server: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its queue stays bounded, others get everything, and after the stall timeout it is gone."""
-    async with serving(server, stall_timeout_s=1.0, queue_messages=10) as service:
+    monkeypatch.setattr(stalls, "_EVERY_S", 0.05)
+    async with serving(server, stall_timeout_s=0.5, queue_messages=10) as service:
         stuck = await Raw.connect(service.http.url, "/listen")
         stuck.writer.transport.pause_reading()  # type: ignore[attr-defined]  # a read transport
         reading = await Raw.connect(service.http.url, "/listen")

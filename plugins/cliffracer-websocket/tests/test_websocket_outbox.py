@@ -111,6 +111,18 @@ async def test_latest_of_a_key_stays_when_the_policy_conflates() -> None:
     assert client.outbox.dropped == 0
 
 
+async def test_latest_of_a_key_outlives_older_messages_when_the_queue_overflows() -> None:
+    """What is dropped is the oldest message, though a newer one may stand in an older place."""
+    client = Client(policy="conflate", messages=3)
+    client.reads.clear()
+    client.outbox.push(text("first"))
+    for number in range(10):
+        client.outbox.push(text(f"price {number}"), "g", "price")
+        client.outbox.push(text(f"news {number}"), "g")
+    gap = '{"type":"gap","dropped":8,"groups":{"g":8}}'
+    assert await client.catch_up() == ["first", gap, "price 9", "news 8", "news 9"]
+
+
 async def test_replaced_message_takes_no_room_when_the_policy_conflates() -> None:
     """What waits is counted, not what was replaced; a last message that is longer counts as long as it is."""
     client = Client(policy="conflate", bytes=1000)

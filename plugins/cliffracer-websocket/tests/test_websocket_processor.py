@@ -165,7 +165,9 @@ def test_processor_is_refused_when_it_cannot_take_a_message(handler: Any) -> Non
         RealTimeStreamProcessor().register_processor("x", handler)
 
 
-@pytest.mark.parametrize("argument", [{"policy": "panic"}, {"queue_messages": 0}, {"history_size": -1}])
+@pytest.mark.parametrize(
+    "argument", [{"policy": "panic"}, {"queue_messages": 0}, {"history_size": -1}, {"history_ttl_s": 0}]
+)
 def test_processor_is_refused_when_an_argument_makes_no_sense(argument: dict[str, Any]) -> None:
     """A wrong argument is told at once."""
     with pytest.raises(ConfigurationError, match="RealTimeStreamProcessor"):

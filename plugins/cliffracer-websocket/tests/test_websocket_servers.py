@@ -13,7 +13,7 @@ import hypercorn.config
 import pytest
 import uvicorn
 from cliffracer_websocket import RealTimeStreamProcessor
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import connect
 
 from cliffracer_core.testing import eventually
@@ -61,8 +61,12 @@ async def on_hypercorn(app: Application) -> AsyncIterator[str]:
 async def test_slow_reader_delays_nobody_on_any_server(
     server: Callable[[Application], contextlib.AbstractAsyncContextManager[str]],
 ) -> None:
-    """The first step of a send is safe on each server: order is kept, and a client that does not read is queued for."""
+    """Messages find their functions; of a client that does not read order is kept; who goes is forgotten.
+
+    The first step of a send, which the outbox takes itself, is safe on each server.
+    """
     processor = RealTimeStreamProcessor(queue_messages=10)
+    processor.register_processor("ping", lambda message: "pong")
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "websocket":
@@ -70,10 +74,7 @@ async def test_slow_reader_delays_nobody_on_any_server(
         websocket = WebSocket(scope, receive, send)
         client = scope["path"]
         await processor.add_connection(client, websocket, groups=["all"])
-        with contextlib.suppress(WebSocketDisconnect):
-            while True:
-                await websocket.receive_text()
-        await processor.remove_connection(client)
+        await processor.listen(client, websocket)
 
     async with (
         server(app) as url,
@@ -81,6 +82,10 @@ async def test_slow_reader_delays_nobody_on_any_server(
         connect(f"{url}/slow", compression=None) as slow,
     ):
         await eventually(lambda: len(processor.presence("all")) == 2)
+        await fast.send('{"type":"ping"}')
+        assert await fast.recv() == '"pong"'
+        await fast.send('{"type":"dance"}')
+        assert "\"message type 'dance' has no processor; known are ping\"" in str(await fast.recv())
         slow.transport.pause_reading()
         text, sent = "x" * 300_000, 0
 

@@ -3,12 +3,18 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import ssl
+import subprocess
+from pathlib import Path
+from socket import socket as Socket
 from typing import Annotated, Any
 
 import msgspec
 import pytest
 import websockets
-from cliffracer_websocket import Broadcast, RealTimeStreamProcessor, WebSocket, WebSocketDisconnect, websocket
+from cliffracer_http.settings import HttpSettings
+from cliffracer_websocket import Broadcast, RealTimeStreamProcessor, WebSocket, WebSocketDisconnect, absence, websocket
+from cliffracer_websocket.ownport import OwnPort
 from starlette.websockets import WebSocket as StarletteWebSocket
 from websockets.asyncio.client import ClientConnection, connect
 
@@ -22,6 +28,7 @@ from cliffracer_core import (
     event,
     rpc,
 )
+from cliffracer_core.interfaces import SocketLimits
 from cliffracer_core.testing import eventually
 
 
@@ -61,11 +68,13 @@ def server(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> N
 
 class Live(CliffracerService):
     name = "live"
+    stream = RealTimeStreamProcessor()
     seen: list[Any]
 
     def __init__(self, config: ServiceConfig) -> None:
         super().__init__(config)
         self.seen = []
+        self.begun, self.release, self.rest = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     @websocket("/rooms/{id}")
     async def room(self, websocket: WebSocket, id: int, context: MessageContext) -> None:
@@ -96,6 +105,46 @@ class Live(CliffracerService):
     async def refuse(self, websocket: WebSocket) -> None:
         raise AuthorizationError("members only")
 
+    @websocket("/read/{what}")
+    async def read(self, websocket: WebSocket, what: str) -> None:
+        if what == "json":
+            await websocket.send_json(await websocket.receive_json())
+        else:
+            await (websocket.receive_text() if what == "text" else websocket.receive_bytes())
+
+    @websocket("/away/{what}")
+    async def away(self, websocket: WebSocket, what: str) -> None:
+        await self.stream.add_connection(websocket.id, websocket, groups=["away"])
+        try:
+            while what == "sending":
+                await websocket.send_text("x")
+                await asyncio.sleep(0.01)
+            await asyncio.Event().wait()
+        except BaseException as error:
+            self.seen.append(f"{what}: {type(error).__name__}")
+            raise
+
+    @websocket("/ahead")
+    async def ahead(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        await eventually(lambda: not websocket.incoming.idle)  # as it is while the handler waits
+        await websocket.send_text("".join([await websocket.receive_text() for _ in range(3)]))
+        await eventually(lambda: not websocket.incoming.idle)
+        await websocket.close(4001, "enough")
+
+    @websocket("/hold")
+    async def hold(self, order: dict[str, Any]) -> str:
+        self.begun.set()
+        await self.release.wait()
+        return "done"
+
+    @websocket("/busy")
+    async def busy(self, websocket: WebSocket) -> None:
+        await websocket.accept()
+        self.seen.append("began")
+        await self.rest.wait()
+        self.seen.append("ended")
+
     @websocket("/crash")
     async def crash(self, websocket: WebSocket) -> None:
         await websocket.accept()
@@ -124,6 +173,10 @@ async def test_handshake_is_refused_when_a_path_parameter_has_the_wrong_type() -
             await connect(url(service, "/rooms/seven"))
         assert refused.value.response.status_code == 400
         assert b"'id'" in (refused.value.response.body or b"")
+        with pytest.raises(websockets.InvalidStatus) as unknown:
+            await connect(url(service, "/nowhere"))
+        assert unknown.value.response.status_code == 404
+        assert json.loads(unknown.value.response.body or b"")["detail"] == "nothing is at '/nowhere'"
 
 
 async def test_handshake_is_refused_when_the_handler_refuses_before_it_accepts() -> None:
@@ -184,12 +237,68 @@ async def test_client_is_told_and_stays_when_its_message_does_not_fit() -> None:
         assert (await receive(socket))["text"] == "still here"
 
 
-@pytest.mark.parametrize("sent", ["nonsense", "{", '{"text":', "[" * 5000, b"\xff\xfe"])
-async def test_socket_is_closed_with_1007_when_a_message_is_no_json(sent: str | bytes) -> None:
-    """A client that speaks something else is told so once."""
-    async with Live(config()) as service, connect(url(service, "/say/hall")) as socket:
-        await socket.send(sent)
-        assert await closed(socket) == (1007, "a message must be JSON")
+@pytest.mark.parametrize(
+    ("sent", "why"),
+    [
+        ("nonsense", "JSON is malformed"),
+        ('{"text":', "Input data was truncated"),
+        ("", "Input data was truncated"),
+        ('{"text":NaN}', "JSON is malformed"),
+        ('{"text":' + "[" * 30_000 + "]" * 30_000 + "}", "body nests too deeply"),
+        (b"\xff\xfe", "JSON is malformed"),
+    ],
+    ids=["nonsense", "cut", "empty", "nan", "deep", "bytes"],
+)
+async def test_socket_is_closed_with_1007_when_a_message_is_no_json(sent: str | bytes, why: str) -> None:
+    """A client that speaks something else is told once what is wrong, by typed handlers and by `receive_json`."""
+    async with Live(config()) as service:
+        for path in ("/say/hall", "/read/json"):
+            async with connect(url(service, path)) as socket:
+                await socket.send(sent)
+                code, reason = await closed(socket)
+                assert (code, reason[:38]) == (1007, f"a message must be JSON: {why}"[:38])
+
+
+async def test_socket_is_closed_with_1003_when_a_message_is_of_the_other_kind(caplog: pytest.LogCaptureFixture) -> None:
+    """Text where a handler takes bytes, and bytes where it takes text, are the client's mistake: no error is logged."""
+    async with Live(config()) as service:
+        sent: list[tuple[str, str | bytes, str]] = [
+            ("/read/bytes", "text", "this socket takes binary messages"),
+            ("/read/text", b"bytes", "this socket takes text messages"),
+        ]
+        for path, message, reason in sent:
+            async with connect(url(service, path)) as socket:
+                await socket.send(message)
+                assert await closed(socket) == (1003, reason)
+        async with connect(url(service, "/read/json")) as socket:
+            await socket.send(b'{"x":1}')
+            assert await receive(socket) == {"x": 1}
+    assert not [each for each in caplog.records if each.levelname == "ERROR"]
+
+
+async def test_handler_hears_that_its_client_went_when_it_does_not_receive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its groups are left at once, its sends raise, and one that neither sends nor receives ends in time."""
+    monkeypatch.setattr(absence, "_EVERY_S", 0.05)
+    async with Live(config(timeout=0.2)) as service:
+        open_ones = [await connect(url(service, f"/away/{what}")) for what in ("sending", "waiting") * 2]
+        for each in open_ones:
+            await each.send("not read")
+        await eventually(lambda: len(service.stream.presence("away")) == 4)
+        for number, each in enumerate(open_ones):
+            await each.close() if number < 2 else each.transport.abort()
+        await eventually(lambda: service.stream.presence("away") == {})
+        await eventually(lambda: len(service.seen) == 4)
+        assert sorted(service.seen) == ["sending: WebSocketDisconnect"] * 2 + ["waiting: CancelledError"] * 2
+
+
+async def test_messages_are_kept_when_they_are_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What came while a handler was busy it gets in order, and it can close with a code of its own."""
+    monkeypatch.setattr(absence, "_EVERY_S", 0.05)
+    async with Live(config()) as service, connect(url(service, "/ahead")) as socket:
+        for number in range(3):
+            await socket.send(str(number))
+        assert await socket.recv() == "012"
+        assert await closed(socket) == (4001, "enough")
 
 
 async def test_socket_is_closed_with_1011_when_a_message_crashes_the_handler(caplog: pytest.LogCaptureFixture) -> None:
@@ -200,8 +309,9 @@ async def test_socket_is_closed_with_1011_when_a_message_crashes_the_handler(cap
     caplog.clear()
 
 
-async def test_only_listed_headers_enter_when_a_socket_opens() -> None:
-    """A correlation id of the allowed form and traceparent get in, internal headers do not."""
+async def test_only_listed_headers_enter_when_a_socket_opens(caplog: pytest.LogCaptureFixture) -> None:
+    """A correlation id of the allowed form and traceparent get in, internal headers do not; no token is logged."""
+    caplog.set_level(logging.INFO)
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
     headers = {
         "X-Correlation-ID": "from-outside.1",
@@ -215,9 +325,12 @@ async def test_only_listed_headers_enter_when_a_socket_opens() -> None:
             answer = await receive(socket)
             assert answer["id"] == "from-outside.1"
             assert answer["headers"] == ["X-Correlation-ID", "traceparent"]
-        async with connect(url(service, "/say/hall"), additional_headers={"X-Correlation-ID": "bad id;"}) as socket:
+        async with connect(
+            url(service, "/say/hall?token=s3cret"), additional_headers={"X-Correlation-ID": "bad id;"}
+        ) as socket:
             await socket.send('{"text":"hi"}')
             assert "bad id;" not in (await receive(socket))["id"]
+    assert "s3cret" not in "".join(each.message for each in caplog.records if not each.name.startswith("websockets."))
 
 
 class Reference(CliffracerService):
@@ -296,6 +409,46 @@ async def test_sockets_are_served_on_their_own_port_when_one_is_set() -> None:
         await writer.wait_closed()
     with pytest.raises(OSError, match=r"(?i)connect"):
         await connect(f"{address}/ws")
+
+
+@pytest.fixture
+def certificate(tmp_path: Path) -> tuple[str, str]:
+    """Paths of a certificate for 127.0.0.1, which is its own authority, and of its key."""
+    chain, key = str(tmp_path / "chain.pem"), str(tmp_path / "key.pem")
+    subprocess.run(
+        ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2",
+         "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-out", chain, "-keyout", key],
+        check=True, capture_output=True,
+    )  # fmt: skip
+    return chain, key
+
+
+async def test_own_port_speaks_tls_when_http_does(certificate: tuple[str, str]) -> None:
+    """Who set a certificate does not get sockets without it."""
+    chain, key = certificate
+    http = {"tls_cert": chain, "tls_key": key}
+    service: Any = Reference(ServiceConfig("reference", http=http, websocket_port=0))
+    async with service:
+        address = service.websocket_url()
+        assert address.startswith("wss://")
+        async with connect(f"{address}/ws", ssl=ssl.create_default_context(cafile=chain)) as socket:
+            assert await receive(socket) == {"hello": True}
+
+
+async def test_start_is_refused_when_two_services_have_one_path_on_a_port() -> None:
+    """Sockets that were meant for one service do not open at another."""
+    with Socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    async with Reference(ServiceConfig("one", http={"port": port})):
+        with pytest.raises(ConfigurationError, match="'one' and 'two' both have websockets at '/ws' on one port"):
+            await Reference(ServiceConfig("two", http={"port": port})).start()
+
+
+def test_own_port_is_refused_when_workers_cannot_share_it() -> None:
+    """Workers listen on one port; where each took a free one, nobody would know which."""
+    with pytest.raises(ConfigurationError, match="'cliffracer run --workers' need a websocket.port that is not 0"):
+        OwnPort(HttpSettings(reuse_port=True), "127.0.0.1", 0, SocketLimits())
 
 
 async def test_function_style_works_when_a_service_object_is_decorated() -> None:
@@ -412,8 +565,11 @@ def test_decorator_is_refused_when_its_path_is_none() -> None:
         websocket("rooms")
 
 
-async def test_start_is_refused_when_the_transport_is_not_configured() -> None:
-    """`websocket.transport` names one of the service's transports."""
+async def test_start_is_refused_when_a_setting_makes_no_sense() -> None:
+    """`websocket.transport` names one of the service's transports; times and limits are more than nothing."""
+    for name in ("port", "burst", "messages_per_s", "max_connections", "ping_interval_s", "beat_s", "stall_timeout_s"):
+        with pytest.raises(ConfigurationError, match=f"websocket.*{name}"):
+            await Reference(config("reference", websocket={name: -1})).start()
     with pytest.raises(ConfigurationError, match="'websocket.transport' is 'other'"):
         await Reference(config("reference", websocket={"transport": "other"})).start()
 
@@ -431,18 +587,39 @@ async def test_handler_that_wants_a_socket_says_so_when_it_is_called_otherwise()
             await service.rpc_call("both", "both")
 
 
-async def test_sockets_are_closed_with_1001_when_the_service_stops(request: pytest.FixtureRequest) -> None:
-    """Open sockets hear where to go on, and a stop is bounded; granian cannot close one that waits for a message."""
+async def test_sockets_are_closed_with_1001_when_the_service_stops() -> None:
+    """Open sockets hear where to go on, one whose message is handled after its answer, and a stop is bounded."""
     service = Live(config())
     await service.start()
-    sockets = [await connect(url(service, path)) for path in ("/rooms/1", "/say/x", "/say/y")]
-    for socket in sockets[1:]:
-        await socket.send('{"text":"hi"}')
-        await receive(socket)
+    sockets = [await connect(url(service, path)) for path in ("/rooms/1", "/say/x", "/busy", "/hold")]
+    await sockets[1].send('{"text":"hi"}')
+    await receive(sockets[1])
+    await sockets[3].send("{}")
+    await service.begun.wait()
+    await eventually(lambda: service.seen == ["began"])
     async with asyncio.timeout(5):
-        ends, _ = await asyncio.gather(asyncio.gather(*map(closed, sockets)), service.stop())
-    if request.node.callspec.params["server"] == "granian":
-        assert {code for code, _ in ends} <= {1001, 1006}
-        return
+        stopping = asyncio.create_task(service.stop())
+        async with asyncio.timeout(0.9):
+            ends = [await closed(each) for each in sockets[:3]]
+        assert not stopping.done()
+        service.release.set()
+        assert await sockets[3].recv() == '"done"'
+        ends.append(await closed(sockets[3]))
+        assert not (await asyncio.wait([stopping], timeout=0.1))[0]
+        service.rest.set()
+        await stopping
     assert {code for code, _ in ends} == {1001}
     assert all("resume" in reason for _, reason in ends)
+    assert service.seen == ["began", "ended"], "a handler that has its socket may finish what it does"
+
+
+async def test_message_is_cut_when_the_service_stops_and_it_takes_too_long(caplog: pytest.LogCaptureFixture) -> None:
+    """A handler that never ends does not keep a service from stopping; its socket is told like the others."""
+    service = Live(config(shutdown_grace_s=0.5))
+    await service.start()
+    async with connect(url(service, "/hold")) as socket, asyncio.timeout(5):
+        await socket.send("{}")
+        await service.begun.wait()
+        await service.stop()
+        assert (await closed(socket))[0] in (1001, 1006)
+    caplog.clear()

@@ -15,6 +15,7 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from granian.net import SocketHolder  # type: ignore[attr-defined]  # imported there to be imported
 from granian.server.embed import Server
 
+from .choice import check_http3
 from .framing import framed
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
@@ -24,6 +25,8 @@ __all__ = ["GranianServer"]
 
 logger = logging.getLogger("cliffracer.http")
 
+_THREADS_S = 0.03
+"""What Granian's threads need to let go of a socket: the interpreter aborts where it ends before that."""
 _QUIET_S = 0.5
 """How long after the last request another may come that was already read."""
 
@@ -64,10 +67,13 @@ class GranianServer:
         self._serving: asyncio.Task[None] | None = None
         self._found: socket.socket | None = None
         self._running: set[asyncio.Task[Any]] = set()
+        self._last_socket: float | None = None
+        """When one ended, on the loop's clock."""
 
     async def start(self, app: Asgi, settings: ServerSettings) -> list[str]:
         """Listen; see `AsgiServer`."""
         check(settings)
+        check_http3(settings, self.capabilities)
         if settings.tls_cert:
             Certificates(settings, ["http/1.1"])  # its errors, before Granian panics
         self._settings = settings
@@ -82,6 +88,8 @@ class GranianServer:
                 await whole(scope, receive, send)
             finally:
                 running.discard(task)
+                if scope["type"] == "websocket":
+                    self._last_socket = asyncio.get_running_loop().time()
 
         # without TLS, `auto` would wait for a first byte without end, to know which version it is
         mode = HTTPModes.auto if settings.tls_cert else HTTPModes.http1
@@ -115,6 +123,8 @@ class GranianServer:
         await self._finish(self._serving, grace_s)
         await self._cut()
         unlink(self._settings)
+        if self._last_socket is not None:
+            await asyncio.sleep(max(0.0, self._last_socket + _THREADS_S - asyncio.get_running_loop().time()))
 
     async def _finish(self, serving: asyncio.Task[None], grace_s: float) -> None:
         """Wait for what runs; not for connections in the middle of a head, which Granian keeps until their time."""

@@ -1,4 +1,4 @@
-"""Hypercorn: HTTP/1.1 and HTTP/2.
+"""Hypercorn: HTTP/1.1 and HTTP/2; HTTP/3 beside it.
 
 Its protocols are used, under a connection of our own: Hypercorn's has no timeout for a request's head, waits for
 ever for a client that does not read or an application that does not, and starts two tasks per request to know
@@ -9,21 +9,26 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 import time
 from email.utils import formatdate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.asyncio.worker_context import WorkerContext
 from hypercorn.config import Config
 
+from .choice import check_http3
 from .connection import Connection
 from .frames import Turn
 from .framing import framed
 from .interface import Asgi, ServerCapabilities, ServerSettings
-from .sockets import listen, settle, unlink, urls_of
+from .sockets import listen, listen_both, settle, unlink, urls_of
 from .stream import Stream
 from .tls import Certificates, check
+
+if TYPE_CHECKING:
+    from .http3 import Http3
 
 __all__ = ["HypercornServer"]
 
@@ -33,7 +38,7 @@ logger = logging.getLogger("cliffracer.http")
 class HypercornServer:
     """Serve with Hypercorn; see `AsgiServer`."""
 
-    capabilities = ServerCapabilities(http2=True, tls_reload=True)
+    capabilities = ServerCapabilities(http2=True, http3=True, tls_reload=True)
 
     def __init__(self) -> None:
         self._settings = ServerSettings()
@@ -41,23 +46,25 @@ class HypercornServer:
         self._connections: dict[asyncio.Task[None], Connection] = {}
         self._listener: asyncio.Server | None = None
         self._certificates: Certificates | None = None
+        self._http3: Http3 | None = None
 
     async def start(self, app: Asgi, settings: ServerSettings) -> list[str]:
         """Listen; see `AsgiServer`."""
         check(settings)
+        check_http3(settings, self.capabilities)
         self._settings = settings
         loop = asyncio.get_running_loop()
         if settings.tls_cert:
             self._certificates = Certificates(settings, ["h2", "http/1.1"])
             self._certificates.watch()
+        config = _config(settings, self._context)
         try:
-            found = listen(settings)
+            found = await self._listen(app, config)
         except BaseException:
             await self._close_certificates()
             raise
         urls = urls_of(found, settings)
         wrapped, turn = ASGIWrapper(framed(app)), Turn()
-        config = _config(settings, self._context)
 
         def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             connection = Connection(wrapped, config, settings, self._context, turn, reader, writer)
@@ -72,6 +79,25 @@ class HypercornServer:
             **self._tls(),
         )
         return urls
+
+    async def _listen(self, app: Asgi, config: _Config) -> socket.socket:
+        settings = self._settings
+        if not settings.http3 or self._certificates is None:
+            return listen(settings)
+        from .http3 import Http3  # a large package, which few services use
+
+        http3 = Http3(app, settings, lambda: config.response_headers("h3"))
+        found, udp = listen_both(settings)
+        try:
+            await http3.start(udp)
+        except BaseException:
+            found.close()
+            udp.close()
+            raise
+        self._http3 = http3
+        self._certificates.renewed.append(http3.renew)
+        config.alt_svc = [(b"alt-svc", b'h3=":%d"; ma=3600' % found.getsockname()[1])]
+        return found
 
     def _tls(self) -> dict[str, Any]:
         if self._certificates is None:
@@ -98,9 +124,16 @@ class HypercornServer:
         await self._context.terminated.set()
         for connection in list(self._connections.values()):
             connection.drain()
-        if self._connections:
-            await asyncio.wait(list(self._connections), timeout=grace_s)
+        waiting: set[asyncio.Task[None]] = set(self._connections)
+        http3, self._http3 = self._http3, None
+        if http3 is not None:
+            http3.drain()
+            waiting.add(asyncio.create_task(http3.wait()))
+        if waiting:
+            await asyncio.wait(waiting, timeout=grace_s)
         await self._cut()
+        if http3 is not None:
+            await http3.close()
         await self._close_certificates()
 
     async def _cut(self) -> None:
@@ -126,18 +159,20 @@ class _Config(Config):
         self._context = context
         self._second = 0
         self._date: list[tuple[bytes, bytes]] = []
+        self.alt_svc: list[tuple[bytes, bytes]] = []
+        """Says where HTTP/3 is (RFC 9114, 3.1.1); not while it ends."""
 
     def response_headers(self, protocol: str) -> list[tuple[bytes, bytes]]:
         second = int(time.time())
         if second != self._second:
             self._second = second
             self._date = [(b"date", formatdate(second, usegmt=True).encode("ascii"))]
-        if protocol == "h11" and self._context.terminated.is_set():
-            return [*self._date, (b"connection", b"close")]
-        return self._date
+        if self._context.terminated.is_set():
+            return [*self._date, (b"connection", b"close")] if protocol == "h11" else self._date
+        return self._date if protocol == "h3" or not self.alt_svc else [*self._date, *self.alt_svc]
 
 
-def _config(settings: ServerSettings, context: WorkerContext) -> Config:
+def _config(settings: ServerSettings, context: WorkerContext) -> _Config:
     config = _Config(context)
     config.errorlog = logger
     config.accesslog = None

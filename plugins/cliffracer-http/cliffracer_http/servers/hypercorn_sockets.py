@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Callable, Coroutine
 from typing import Any, cast
 
@@ -12,6 +13,8 @@ from hypercorn.protocol.ws_stream import ASGIWebsocketState, FrameTooLargeError,
 from hypercorn.typing import AppWrapper
 from wsproto.connection import ConnectionState
 from wsproto.events import CloseConnection, Message, Ping
+from wsproto.extensions import PerMessageDeflate
+from wsproto.frame_protocol import CloseReason, FrameDecoder, FrameProtocol
 
 from cliffracer_core.interfaces import SocketLimits
 
@@ -103,11 +106,22 @@ class SocketStream(WSStream):
         connected = self.state is ASGIWebsocketState.CONNECTED and not self.closed
         return connected and self.connection.state is ConnectionState.OPEN
 
+    @property
+    def _too_big(self) -> str:
+        return f"a message may have {self._limits.max_message_bytes} bytes"
+
     def unwatch(self) -> None:
         """Ping no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    async def _accept(self, *args: Any) -> None:
+        await super()._accept(*args)
+        for each in self.connection._proto.extensions:
+            if isinstance(each, PerMessageDeflate):
+                each.__class__ = _Bounded
+                cast(_Bounded, each).max_bytes = self._limits.max_message_bytes
 
     async def handle(self, event: Event) -> None:
         """Take what the network sends; a disconnect says with which code."""
@@ -129,7 +143,7 @@ class SocketStream(WSStream):
                 try:
                     self.buffer.extend(event)
                 except FrameTooLargeError:
-                    await self._fail(_TOO_BIG, f"a message may have {self._limits.max_message_bytes} bytes")
+                    await self._fail(_TOO_BIG, self._too_big)
                     return
                 if event.message_finished:
                     await self.app_put(self.buffer.to_message())  # type: ignore[misc]  # there is an application
@@ -138,7 +152,8 @@ class SocketStream(WSStream):
                 await self._send_wsproto_event(event.response())
             elif isinstance(event, CloseConnection):
                 if self.connection.state is not ConnectionState.REMOTE_CLOSING and self.is_open:
-                    await self._fail(event.code, event.reason or "")  # its own: a frame was invalid
+                    reason = self._too_big if event.code == _TOO_BIG else event.reason or ""
+                    await self._fail(event.code, reason)  # its own: a frame was invalid
                     return
                 if self.connection.state is ConnectionState.REMOTE_CLOSING:
                     self._last = (event.code, event.reason or "")
@@ -169,3 +184,18 @@ class SocketStream(WSStream):
             self._timer = self._loop.call_later(self._limits.ping_interval_s, self._ping)
         else:
             self._task = self._loop.create_task(self._fail(_INTERNAL_ERROR, "no answer to a ping"))
+
+
+class _Bounded(PerMessageDeflate):
+    """Inflates no more than a message may have: 60 kB can be 60 MB."""
+
+    max_bytes: int
+
+    def frame_inbound_payload_data(self, proto: FrameDecoder | FrameProtocol, data: bytes) -> bytes | CloseReason:
+        if not self._inbound_compressed or self._decompressor is None or not self._inbound_is_compressible:
+            return super().frame_inbound_payload_data(proto, data)
+        try:
+            found = self._decompressor.decompress(data, self.max_bytes + 1)
+        except zlib.error:
+            return CloseReason.INVALID_FRAME_PAYLOAD_DATA
+        return CloseReason.MESSAGE_TOO_BIG if self._decompressor.unconsumed_tail else found

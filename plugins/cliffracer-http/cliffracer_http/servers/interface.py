@@ -24,6 +24,8 @@ class ServerCapabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a server can; a promise that it lacks is not made for it."""
 
     http2: bool = False
+    http3: bool = False
+    """HTTP/3 where the settings say so, for requests and not for websockets; where False, such settings are refused."""
     tls: bool = True
     tls_reload: bool = False
     """A renewed certificate is taken without a restart."""
@@ -69,6 +71,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
     tls_key_password: str | None = None
     tls_reload_s: Positive = 5.0
     """How often the certificate's files are looked at for a change."""
+    http3: bool = False
+    """Serve HTTP/3 too, over UDP at the same port; needs TLS."""
     keep_alive_s: Positive = 75.0
     """An idle connection is closed after so long."""
     header_timeout_s: Positive = 10.0

@@ -13,7 +13,7 @@ from cliffracer_core.errors import StartupError
 
 from .interface import ServerSettings
 
-__all__ = ["listen", "settle", "unlink", "urls_of"]
+__all__ = ["listen", "listen_both", "settle", "unlink", "urls_of"]
 
 _REMEDIES = {
     errno.EADDRINUSE: "another process listens there; stop it, or set {what} (port 0 takes a free one)",
@@ -38,6 +38,35 @@ def listen(settings: ServerSettings) -> socket.socket:
         number = getattr(error, "errno", None)
         remedy = _REMEDIES.get(number or 0, f"{getattr(error, 'strerror', None) or error}; set {{what}}")
         raise StartupError(f"cannot listen on {where}: {remedy.format(what=what)}") from error
+
+
+def listen_both(settings: ServerSettings) -> tuple[socket.socket, socket.socket]:
+    """Bind TCP, and UDP at the same port; see `listen`."""
+    left = 1 if settings.port else 10  # a port that is free for one may be taken for the other
+    while True:
+        left -= 1
+        found = listen(settings)
+        try:
+            return found, _bind_udp(found)
+        except OSError as error:
+            host, port = found.getsockname()[:2]
+            found.close()
+            if not left or error.errno != errno.EADDRINUSE:
+                remedy = _REMEDIES.get(error.errno or 0, f"{error.strerror}; set {{what}}")
+                raise StartupError(
+                    f"cannot listen on {host}:{port} over UDP, for HTTP/3: {remedy.format(what='http.port')}"
+                ) from error
+
+
+def _bind_udp(listener: socket.socket) -> socket.socket:
+    found = socket.socket(listener.family, socket.SOCK_DGRAM)
+    try:
+        found.bind(listener.getsockname())
+    except BaseException:
+        found.close()
+        raise
+    found.setblocking(False)
+    return found
 
 
 def _bind_tcp(settings: ServerSettings) -> socket.socket:

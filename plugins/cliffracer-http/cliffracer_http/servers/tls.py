@@ -7,7 +7,7 @@ import contextlib
 import logging
 import os
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from cliffracer_core.errors import ConfigurationError
 
@@ -37,6 +37,8 @@ class Certificates:
         self.context = self._fresh()
         self.context.set_alpn_protocols(list(alpn))
         self._task: asyncio.Task[None] | None = None
+        self.renewed: list[Callable[[], None]] = []
+        """Called after new files were taken; one that raises ConfigurationError keeps what it had."""
 
     def watch(self) -> None:
         """Look at the files now and then until `close`."""
@@ -53,6 +55,8 @@ class Certificates:
         """Take what the files hold now; raises ConfigurationError, and keeps the old, where that is no pair."""
         self._fresh()  # on the live context, a new certificate beside the old key would break every handshake
         self._load(self.context)
+        for each in self.renewed:
+            each()
 
     async def _watch(self) -> None:
         while True:

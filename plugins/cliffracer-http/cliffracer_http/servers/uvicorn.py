@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from .choice import check_http3
 from .guarded import protocol_class
 from .interface import Asgi, ServerCapabilities, ServerSettings
 from .sockets import listen, settle, unlink, urls_of
@@ -34,6 +35,7 @@ class UvicornServer:
     async def start(self, app: Asgi, settings: ServerSettings) -> list[str]:
         """Listen; see `AsgiServer`."""
         check(settings)
+        check_http3(settings, self.capabilities)
         self._settings = settings
         if settings.tls_cert:
             self._certificates = Certificates(settings, ["http/1.1"])
