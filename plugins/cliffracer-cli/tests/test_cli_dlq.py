@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from cliffracer_cli.testing import CommandLine, fake_plugin
 
+from cliffracer_core import ClientProxy
 from cliffracer_core.testing import unique
 
 APP = """
@@ -72,9 +74,15 @@ class Shop:
     def fail(self, *ids: int) -> None:
         """Publish events and wait until each is a dead letter."""
         before = len(self.service.err)
-        for id in ids:
-            arguments = ("publish", f"{self.name}.placed", f"id={id}", "--durable", "--header", "X-Correlation-ID=c-1")
-            assert self.run(*arguments).wait() == 0
+
+        async def publish() -> None:
+            async with ClientProxy(self.url) as proxy:
+                for id in ids:
+                    await proxy.caller.publish(
+                        f"{self.name}.placed", {"id": id}, durable=True, headers={"X-Correlation-ID": "c-1"}
+                    )
+
+        asyncio.run(publish())
         known = [line for line in self.service.err[:before] if "moved to DLQ" in line]
         self.service.wait_for("moved to DLQ", times=len(known) + len(ids))
 
