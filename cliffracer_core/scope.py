@@ -112,8 +112,20 @@ class Scope:
 
     async def finish(self, until: float) -> None:
         """Wait until nothing runs or waits, or loop time `until` has come; then cancel what is left."""
-        while not self.idle and self.loop.time() < until:
-            await asyncio.sleep(0.002)
+        try:
+            try:
+                while not self.idle and self.loop.time() < until:
+                    await asyncio.sleep(0.002)
+            finally:  # also where the process stood still until the stop itself had no time left
+                self._cut()
+            until = self.loop.time() + 1.0
+            while not self.idle and self.loop.time() < until:
+                await asyncio.sleep(0.002)
+        finally:
+            self.deadlines.close()
+            self.timers.close()
+
+    def _cut(self) -> None:
         self.closing = True
         self.tidy()
         if not self.idle:
@@ -123,13 +135,6 @@ class Scope:
             gate.refuse_waiting()
         for run in [*self.runs.values(), *self.brief]:
             run.stop("shutdown")
-        until = self.loop.time() + 1.0
-        try:
-            while not self.idle and self.loop.time() < until:
-                await asyncio.sleep(0.002)
-        finally:
-            self.deadlines.close()
-            self.timers.close()
 
 
 def refused(run: Run) -> asyncio.CancelledError:

@@ -12,9 +12,11 @@ import time
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Session", "matches"]
+__all__ = ["PYTEST_OPTIONS", "Session", "matches"]
 
 TIMEOUT_S = 30.0
+PYTEST_OPTIONS = ("-p", "no:schemathesis", "-p", "no:hypothesispytest", "-p", "no:anyio")
+"""A reader's pytest does not load what this repository has for itself; that takes longer than all else it does."""
 
 
 def steps(body: str) -> list[tuple[str, str]]:
@@ -68,6 +70,7 @@ class Session:
         here = {
             "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": "src",
+            "PYTEST_ADDOPTS": " ".join(PYTEST_OPTIONS),
             "PYTHONUNBUFFERED": "1",
             "XDG_RUNTIME_DIR": str(self.home),
             "COLUMNS": "120",

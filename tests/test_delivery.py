@@ -358,11 +358,11 @@ async def test_event_is_renewed_when_its_handler_outlasts_the_ack_wait(
     """A handler that runs for several ack waits keeps its event: it is delivered once."""
     service, attempts, ended = service_for(name, transport_url), list[int](), asyncio.Event()
 
-    @service.event(f"{name}.made", durable=True, ack_wait_s=0.3)
+    @service.event(f"{name}.made", durable=True, ack_wait_s=0.8)
     async def on_made(order: Order, context: MessageContext) -> None:
         attempts.append(context.attempt)
         if order.id == 1:
-            await asyncio.sleep(1.2)  # four ack waits
+            await asyncio.sleep(2.0)  # more than two ack waits
         ended.set()
 
     async with service:
@@ -377,7 +377,7 @@ async def test_event_is_renewed_when_it_waits_for_a_slot(transport_url: str, cal
     """An event that waits longer than the ack wait because its handler is busy is not taken for lost."""
     service, attempts = service_for(name, transport_url), list[tuple[int, int]]()
 
-    @service.event(f"{name}.made", durable=True, ack_wait_s=0.3, concurrency=1)
+    @service.event(f"{name}.made", durable=True, ack_wait_s=0.7, concurrency=1)
     async def on_made(order: Order, context: MessageContext) -> None:
         attempts.append((order.id, context.attempt))
         await asyncio.sleep(0.5)
@@ -420,7 +420,7 @@ async def test_event_comes_again_when_a_stop_cuts_its_handler(
     transport_url: str, caller: Caller, store: DurableTransport, name: str
 ) -> None:
     """A handler cut by the end of the grace time has its event delivered again to the next who serves it."""
-    service, attempts = service_for(name, transport_url, shutdown_grace_s=0.3), list[int]()
+    service, attempts = service_for(name, transport_url, shutdown_grace_s=1.5), list[int]()
 
     @service.event(f"{name}.made", durable=True, retries=1)
     async def on_made(order: Order, context: MessageContext) -> None:

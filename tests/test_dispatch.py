@@ -596,6 +596,27 @@ async def test_call_is_cut_when_the_grace_time_is_over(name: str, caplog: pytest
     assert "were cut at the end of the grace time" in caplog.text
 
 
+async def test_call_is_cut_when_the_stop_itself_has_no_time_left(name: str) -> None:
+    """A process that stood still past the end of its grace time tells its callers all the same: none waits for ever."""
+    entries = Entries()
+    service = CliffracerService(ServiceConfig(name), plugins={"entries": entries})
+
+    @service.rpc(concurrency=1)
+    async def hang() -> None:
+        await asyncio.sleep(60)
+
+    async with service:
+        calls = [asyncio.create_task(entries.by_name[f"{name}.hang"].invoke(kind="timer")) for _ in range(2)]
+        gate = service.runtime.handlers["hang"].gate
+        await eventually(lambda: gate.running == 1 and len(gate.waiting) == 1)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await service.runtime.scope.finish(asyncio.get_running_loop().time() + 60)
+        for call in calls:
+            with pytest.raises(Overloaded, match="its service stops"):
+                await asyncio.wait_for(call, 5)
+
+
 async def test_stop_goes_on_when_a_handler_ignores_its_cancellation(name: str) -> None:
     """A handler that swallows its cancellation delays a stop by a second at most, not for good."""
     service, release = CliffracerService(ServiceConfig(name, shutdown_grace_s=0.2)), asyncio.Event()

@@ -45,7 +45,7 @@ from cliffracer_core.config import KernelSettings
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.console import Session  # noqa: E402
+from tests.console import PYTEST_OPTIONS, Session  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -191,7 +191,19 @@ def run_in_terminal(session: Session, block: Block, where: str) -> None:
 
 def run_pytest(path: Path, where: str, *options: str) -> None:
     """Run a page's test file in a process of its own, without the settings of this repository."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", ".", "-W", "error"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "--rootdir",
+        ".",
+        "-W",
+        "error",
+        *PYTEST_OPTIONS,
+    ]
     command += ["-o", "asyncio_mode=auto", "-o", "asyncio_default_fixture_loop_scope=function", *options, path.name]
     done = subprocess.run(command, cwd=path.parent, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, f"{where}\n{done.stdout}\n{done.stderr}"

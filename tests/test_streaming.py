@@ -305,9 +305,9 @@ async def test_consumer_is_told_in_time_when_the_producer_is_gone(raw: Transport
 
 async def test_slow_consumer_keeps_its_stream_when_it_lives(source: Source, caller: Caller, name: str) -> None:
     """A consumer that takes longer than the gap over one item is not given up: it shows signs of life."""
-    items = caller.stream(name, "count", {"n": 3}, returns=Row, timeout=0.15, window=1)
+    items = caller.stream(name, "count", {"n": 3}, returns=Row, timeout=0.5, window=1)
     got = [(await anext(items)).number]
-    await asyncio.sleep(0.6)
+    await asyncio.sleep(1.3)  # more than two gaps
     got += [item.number async for item in items]
     assert got == [0, 1, 2]
 
@@ -432,7 +432,7 @@ async def test_consumer_gets_an_error_when_the_service_stops(
     transport_url: str, caller: Caller, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A stream still under way at the end of the grace time ends with Overloaded, and its generator is closed."""
-    source = Source(name, transport_url, shutdown_grace_s=0.5)
+    source = Source(name, transport_url, shutdown_grace_s=1.5)  # a fifth of it is left to tell the consumer
     await source.start()
     items = caller.stream(name, "count", window=2)
     await anext(items)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from typing import Any
 
 import httpx
 import pytest
+from cliffracer_http.testing import free_ports
 
 from cliffracer_core import CliffracerService, ServiceConfig
 from cliffracer_core.testing import unique
@@ -61,13 +61,7 @@ def blank() -> Callable[..., Any]:
 
 
 @pytest.fixture
-def free_port() -> Callable[[], int]:
-    """Find a port that nobody listens on just now."""
-
-    def find() -> int:
-        with socket.socket() as found:
-            found.bind(("127.0.0.1", 0))
-            port: int = found.getsockname()[1]
-            return port
-
-    return find
+def free_port() -> Iterator[Callable[[], int]]:
+    """Find a port that nobody else is given during the test."""
+    with free_ports() as find:
+        yield find

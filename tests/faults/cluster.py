@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
-import socket
 import urllib.request
 from collections.abc import Iterator
 
+from cliffracer_http.testing import free_ports
 from cliffracer_nats import EmbeddedNats, embedded_nats
 
 from cliffracer_core.testing import eventually
@@ -51,9 +51,10 @@ class Cluster:
 @contextlib.contextmanager
 def cluster() -> Iterator[Cluster]:
     """Run three servers for the length of a `with` block."""
-    routes, monitoring = (dict(zip(NODES, _free_ports(len(NODES)), strict=True)) for _ in range(2))
     token = secrets.token_urlsafe(16)
-    with contextlib.ExitStack() as running:
+    with free_ports() as find, contextlib.ExitStack() as running:
+        # routes must be known before any node starts, so the nodes cannot choose their ports themselves
+        routes, monitoring = ({name: find() for name in NODES} for _ in range(2))
         nodes = {
             name: running.enter_context(embedded_nats(token=False, config=_config(name, token, routes, monitoring)))
             for name in NODES
@@ -70,12 +71,3 @@ http: "127.0.0.1:{monitoring[name]}"
 authorization {{ token: "{token}" }}
 cluster {{ name: faults, listen: "127.0.0.1:{routes[name]}", routes: [{others}] }}
 """
-
-
-def _free_ports(count: int) -> list[int]:
-    """Routes must be known before any node starts, so the nodes cannot choose their ports themselves."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]

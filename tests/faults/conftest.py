@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from cliffracer_http.testing import free_ports
 from cliffracer_nats import EmbeddedNats, embedded_nats
 
 from cliffracer_core import ClientProxy
@@ -41,6 +42,19 @@ def nats() -> Iterator[EmbeddedNats]:
     """A server that a test may stop and kill."""
     with embedded_nats() as server:
         yield server
+
+
+@pytest.fixture
+def unused_tcp_port_factory() -> Iterator[Callable[[], int]]:
+    """Find a port that nobody else is given during the test."""
+    with free_ports() as find:
+        yield find
+
+
+@pytest.fixture
+def unused_tcp_port(unused_tcp_port_factory: Callable[[], int]) -> int:
+    """Such a port, for a server that may come back on it."""
+    return unused_tcp_port_factory()
 
 
 @pytest.fixture

@@ -146,22 +146,14 @@ def idlers(port: int) -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        number: int = found.getsockname()[1]
-        return number
-
-
 @pytest.mark.parametrize("server", ["hypercorn", "uvicorn", "granian"])
 async def test_no_accepted_request_is_lost_when_it_is_terminated(
-    server: str, port: int, tmp_path: Path, records: Records, form: Form, report: Callable[[str], None]
+    server: str, unused_tcp_port: int, tmp_path: Path, records: Records, form: Form, report: Callable[[str], None]
 ) -> None:
     """Each request that a handler began is answered whole; the end comes within the grace time, with code 0."""
     environment = {
         "CLIFFRACER_TRANSPORT": "memory://", "LEDGER": str(records.path), "CLIFFRACER_HTTP__SERVER": server,
-        "CLIFFRACER_HTTP__PORT": str(port),
+        "CLIFFRACER_HTTP__PORT": str(unused_tcp_port),
     }  # fmt: skip
     answered: dict[str, str] = {}
     unanswered, longest_s = 0, 0.0
@@ -169,8 +161,8 @@ async def test_no_accepted_request_is_lost_when_it_is_terminated(
         worker = await Worker.start("web", tmp_path / f"web-{round}.err", environment)
         try:
             await worker.until(ready=True)
-            crowd = Crowd(f"http://127.0.0.1:{port}", round)
-            with idlers(port):
+            crowd = Crowd(f"http://127.0.0.1:{unused_tcp_port}", round)
+            with idlers(unused_tcp_port):
                 async with crowd.talking(), crowd.calling():
                     await crowd.more(WARM)
                     worker.terminate()

@@ -50,7 +50,7 @@ async def test_a_killed_replica_takes_only_what_it_held(
         assert isinstance(failure.error, NoHandler | DeadlineExceeded | ConnectionError), failure
         assert began.get(failure.id) in (killed.pid, None), f"{failure} though the other replica had it"
         assert failure.sent_at < killed_at + NOTICED_WITHIN_S, f"{failure} though it was sent long after the kill"
-        assert failure.failed_at - failure.sent_at < TIMEOUT_S + 1.0, failure
+        assert failure.failed_at - failure.sent_at < TIMEOUT_S + 2.0, failure
     assert sales.failures == []
     await eventually(lambda: handled(records) >= set(sales.answers), 30)
     report(

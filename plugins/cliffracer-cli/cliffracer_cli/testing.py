@@ -41,6 +41,9 @@ class CommandLine:
     def __init__(
         self, *arguments: str, directory: Path, environment: Mapping[str, str] | None = None, stdin: str = ""
     ) -> None:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+            # a shell that runs the tests in its background ignores Ctrl-C for all that they start
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "cliffracer_cli", *arguments],
             cwd=directory,

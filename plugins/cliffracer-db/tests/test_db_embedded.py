@@ -177,7 +177,7 @@ def test_fixtures_give_each_test_an_empty_database(pytester: pytest.Pytester) ->
                 print(postgres_server.pid, file=file)
         """
     )
-    pytester.runpytest_subprocess().assert_outcomes(passed=3)
+    pytester.runpytest_subprocess("-p", "no:schemathesis", "-p", "no:hypothesispytest").assert_outcomes(passed=3)
     (pid,) = {int(line) for line in (pytester.path / "pids").read_text().split()}
     deadline = time.monotonic() + 5
     while not gone(pid):

@@ -203,7 +203,10 @@ async def test_request_is_refused_when_the_pool_is_exhausted_and_freed_when_its_
 
         await eventually(works)
         assert (await client.get("/items")).json() == []
-        busy = sql.SQL("select 1 from pg_stat_activity where query like 'select pg_sleep%%' and state = %s")
+        busy = sql.SQL(
+            "select 1 from pg_stat_activity where datname = current_database() and state = %s and "
+            "query like 'select pg_sleep%%'"
+        )
         assert await db.select(busy, ["active"]) == []
 
 

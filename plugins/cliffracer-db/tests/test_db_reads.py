@@ -167,7 +167,7 @@ async def test_readers_wait_for_an_exhausted_pool_no_longer_than_once(db: Databa
     """While others keep every connection, each of many readers has its error after `pool_timeout_s`, no multiple."""
     made = await filled(notes, 30)
     assert db.settings is not None
-    settings = replace(db.settings, pool_max_size=2, pool_timeout_s=1.0)
+    settings = replace(db.settings, pool_max_size=2, pool_timeout_s=2.0)
     async with asyncio.timeout(20), Database(settings) as small, small.connection(), small.connection():
         reader = Repository(Note, small)
         begun = time.monotonic()
@@ -175,7 +175,7 @@ async def test_readers_wait_for_an_exhausted_pool_no_longer_than_once(db: Databa
         took_s = time.monotonic() - begun
     assert {type(each) for each in errors} == {PoolExhausted}
     assert len({id(each) for each in errors}) == 30
-    assert took_s < 1.9
+    assert took_s < 3.9
 
 
 async def test_readers_who_wait_are_answered_when_the_database_is_opened_anew(

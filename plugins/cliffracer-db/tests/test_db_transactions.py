@@ -206,23 +206,29 @@ async def test_lock_is_waited_for_no_longer_than_allowed(orgs: Repository[Org]) 
 
 async def test_cancelled_transaction_is_undone(orgs: Repository[Org]) -> None:
     """Cancelling a task in a transaction rolls it back, and its connection goes on to be used."""
-    inside = asyncio.Event()
+    pids: list[int] = []
 
     async def work() -> None:
         async with orgs.db.transaction():
             await orgs.create(Org(name="x"))
-            inside.set()
+            pids.extend(row["pid"] for row in await orgs.db.select(sql.SQL("select pg_backend_pid() as pid")))
             await orgs.db.execute(sql.SQL("select pg_sleep(30)"))
 
+    async def asleep() -> bool:  # a server that is told to cancel before it has begun does not
+        sleeping = sql.SQL("select 1 from pg_stat_activity where pid = any(%s) and wait_event = 'PgSleep'")
+        return bool(await orgs.db.select(sleeping, [pids]))
+
     task = asyncio.create_task(work())
-    await inside.wait()
+    await eventually(asleep)
     task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
+    with pytest.raises(asyncio.CancelledError):
         await task
     assert await names(orgs) == []
 
-    async def all_back() -> bool:  # where the cancellation came before the query, another connection takes its place
+    async def all_back() -> bool:
         figures = orgs.db.statistics()
         return figures["pool_size"] == figures["pool_available"]
 
     await eventually(all_back)
+    known = sql.SQL("select 1 from pg_stat_activity where pid = any(%s)")
+    assert await orgs.db.select(known, [pids]), "its connection was thrown away"

@@ -86,7 +86,7 @@ async def test_service_is_silent_when_not_ready_yet(
         def cliffracer_register_lifespans(self, service: ServiceInfo) -> Sequence[Lifespan]:
             @contextlib.asynccontextmanager
             async def late(wiring: Wiring) -> AsyncIterator[None]:
-                seen.append(len(await discover(wiring.transports["default"], "PING", timeout_s=0.05)))
+                seen.append(len(await discover(wiring.transports["default"], "PING", timeout_s=0.5)))
                 yield
 
             return [late]

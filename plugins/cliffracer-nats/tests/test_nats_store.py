@@ -76,7 +76,7 @@ async def test_values_leases_and_epochs_survive_when_the_server_is_killed(own_na
     lease = await store.acquire("lease", "one", ttl_s=1)
     own_nats.kill()
     own_nats.start()
-    await eventually(lambda: store._wire.connection.live().stats["reconnects"] == 1)
+    await eventually(lambda: store._wire.connection.live().stats["reconnects"] >= 1)
     assert await store.get("k") == (b"v", revision)
     new = await eventually(lambda: store.acquire("lease", "other", ttl_s=60))
     assert lease is not None

@@ -15,6 +15,7 @@ asyncio_mode = {mode}
 asyncio_default_fixture_loop_scope = {scope}
 asyncio_default_test_loop_scope = {scope}
 filterwarnings = error
+addopts = -p no:schemathesis -p no:hypothesispytest -p no:anyio
 """
 
 SERVICE = """

@@ -13,7 +13,7 @@ INI = """
 asyncio_mode = {mode}
 asyncio_default_fixture_loop_scope = function
 filterwarnings = error
-addopts = --strict-markers -p no:randomly
+addopts = --strict-markers -p no:randomly -p no:schemathesis -p no:hypothesispytest -p no:anyio
 """
 
 HEAD = """
