@@ -11,7 +11,7 @@ from .context import (
     set_correlation_id,
     with_correlation_id,
 )
-from .delivery import redrive
+from .deadletters import redrive
 from .errors import (
     AuthenticationError,
     AuthorizationError,

@@ -59,7 +59,7 @@ def measure(sinks: Sequence[MetricsSink], where: str) -> Middleware:
             try:
                 return await next(context)
             except BaseException as error:
-                outcome = error.code if isinstance(error, CliffracerError) else type(error).__name__
+                outcome = type(error).code if isinstance(error, CliffracerError) else type(error).__name__
                 raise
             finally:
                 labels = {"handler": where, "kind": context.kind, "outcome": outcome}

@@ -16,6 +16,7 @@ from .config import ServiceConfig
 from .context import MessageContext
 from .errors import ConnectionError, describe
 from .handlers import RpcOptions, marks_of, snake_case
+from .scatter import ReplicaReply
 from .stream_in import DEFAULT_WINDOW
 from .subjects import validate_subject
 from .validation import Arguments
@@ -127,6 +128,23 @@ class ClientProxy:
         async with contextlib.aclosing(items):
             async for item in items:
                 yield item
+
+    async def call_all(
+        self,
+        pattern: str,
+        data: object = None,
+        *,
+        returns: Any = None,
+        count: int | None = None,
+        quiet_s: float | None = 0.25,
+        timeout: float | None = None,
+    ) -> list[ReplicaReply]:
+        """Call `<service>.<method>` at every replica and return what they answered; see `Caller.call_all`."""
+        service, _, method = pattern.partition(".")
+        caller = await self.connect()
+        return await caller.call_all(
+            service, method, data, returns=returns, count=count, quiet_s=quiet_s, timeout=timeout
+        )
 
     async def emit(self, pattern: str, data: object = None, *, durable: bool = False) -> None:
         """Publish an event on `pattern`; with `durable` it is stored when this returns. Errors as `Caller.publish`."""

@@ -8,7 +8,6 @@ what the broker says it delivered, so that a handler that kills its process is c
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import sys
 import time
@@ -16,108 +15,23 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from .compiled import FATAL, Handler, stopped
 from .context import MessageContext, create_correlation_id, enter_call, ids
+from .deadletters import dead_letter, first_subject, unpacked, utc_now
 from .endpoint import Endpoint
-from .errors import CliffracerError, InvalidHeader, NotFoundError, ServiceError, ValidationError, describe
+from .errors import CliffracerError, ServiceError, ValidationError, describe
 from .handlers import EventOptions
 from .interfaces import DurableTransport, MetricsSink, Transport
 from .limits import Run
-from .messages import CORRELATION_ID, CREDENTIAL_HEADERS, ORIGINAL_MESSAGE_ID, Delivery, Message, validate_headers
+from .messages import CORRELATION_ID, ORIGINAL_MESSAGE_ID, Delivery, Message
 from .scope import Scope, refused
-from .subjects import overlaps
+from .subjects import compile_pattern, overlaps
 
-__all__ = ["DEAD", "DurableEndpoint", "EventEndpoint", "Redriver", "dead_letter", "dlq_stream", "redrive"]
+__all__ = ["DurableEndpoint", "EventEndpoint", "Redriver"]
 
 logger = logging.getLogger("cliffracer")
 
-DEAD = "X-Dead-Letter-"
-"""Prefix of the headers that say why: Cause, Attempts, Handler, Subject, Failed-At and First-Failed-At (ISO 8601)."""
-PUBLISH_TIMEOUT_S = 5.0
 _NO_HEADERS: dict[str, str] = {}
-
-
-def dlq_stream(service: str) -> str:
-    """Name a service's dead-letter stream; it holds `dlq.<service>.<handler>` and redriven messages."""
-    return f"DLQ_{service}"
-
-
-async def dead_letter(
-    transport: DurableTransport, handler: Handler, message: Message, message_id: str, attempts: int, cause: str
-) -> None:
-    """Store a message that its handler could not handle, with why, and without credentials.
-
-    Raises:
-        NotStored: the broker did not confirm; the caller must not give the message up.
-    """
-    service, name = handler.declaration.service, handler.declaration.name
-    headers = _kept_headers(message.headers or _NO_HEADERS)
-    headers.setdefault(ORIGINAL_MESSAGE_ID, _header_text(message_id))
-    headers[DEAD + "Cause"] = _header_text(cause)
-    headers[DEAD + "Attempts"] = str(attempts)
-    headers[DEAD + "Handler"] = name
-    headers[DEAD + "Subject"] = _original_subject(message)
-    headers[DEAD + "Failed-At"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    headers[DEAD + "First-Failed-At"] = _first_failure(message) or headers[DEAD + "Failed-At"]
-    await transport.publish_durable(
-        Message(f"dlq.{service}.{name}", message.body, headers),
-        stream=dlq_stream(service),
-        message_id=_header_text(f"dlq:{service}.{name}:{message_id}"),
-        timeout_s=PUBLISH_TIMEOUT_S,
-    )
-    logger.error("%s: event %s moved to %s: %s", handler.name, message_id, dlq_stream(service), cause)
-
-
-async def redrive(transport: DurableTransport, service: str, sequence: int) -> str:
-    """Send a dead letter to the handler that failed, and remove it once the broker has stored it again.
-
-    Returns:
-        The new message id; the original one stays in the header `X-Original-Message-ID`.
-
-    Raises:
-        NotFoundError: the stream holds no dead letter of that number.
-        NotStored: nothing was changed.
-    """
-    stream = dlq_stream(service)
-    async for stored in transport.browse(stream, after=sequence - 1):
-        handler = stored.message.subject.removeprefix(f"dlq.{service}.")
-        if stored.sequence != sequence or handler == stored.message.subject:
-            break
-        message_id = f"redrive:{create_correlation_id()}"
-        copy = Message(f"redrive.{service}.{handler}", stored.message.body, stored.message.headers)
-        await transport.publish_durable(copy, stream=stream, message_id=message_id, timeout_s=PUBLISH_TIMEOUT_S)
-        await transport.delete(stream, sequence)
-        return message_id
-    raise NotFoundError(f"stream {stream!r} holds no dead letter {sequence}; list them first")
-
-
-def _kept_headers(sent: Mapping[str, str]) -> dict[str, str]:
-    """Copy headers without credentials and the broker's own, made fit to send: others send what we never would."""
-    kept: dict[str, str] = {}
-    for key, value in sent.items():
-        lower = key.lower()
-        if lower not in CREDENTIAL_HEADERS and not lower.startswith(("nats-", DEAD.lower())):
-            fit = value.isprintable() and value == value.strip()
-            with contextlib.suppress(InvalidHeader):  # a name that is no token
-                kept.update(validate_headers({key: value if fit else _header_text(value)}))
-    return kept
-
-
-def _original_subject(message: Message) -> str:
-    """Return where a message was first published; a redriven one comes on a subject of its own."""
-    if message.subject.startswith("redrive."):
-        return (message.headers or _NO_HEADERS).get(DEAD + "Subject", message.subject)
-    return message.subject
-
-
-def _first_failure(message: Message) -> str | None:
-    """Return when a redriven message was a dead letter for the first time; None for any other, whatever it says."""
-    if not message.subject.startswith("redrive."):
-        return None
-    headers = message.headers or _NO_HEADERS
-    return headers.get(DEAD + "First-Failed-At") or headers.get(DEAD + "Failed-At")
-
-
-def _header_text(text: str) -> str:
-    return "".join(each if each.isprintable() else " " for each in text).strip() or "?"
+_REMEMBERED = 4096  # failing events
+_PLAIN = "its handler hears plain events, which come once"
 
 
 class EventEndpoint(Endpoint[Message]):
@@ -219,7 +133,7 @@ class EventEndpoint(Endpoint[Message]):
         if isinstance(self._transport, DurableTransport) and self._transport.capabilities.durable:
             message_id = f"{context.correlation_id}:{create_correlation_id()}"
             try:
-                await dead_letter(self._transport, self.handler, message, message_id, 1, describe(error))
+                await dead_letter(self._transport, self.handler, message, message_id, 1, describe(error), final=_PLAIN)
             except CliffracerError as failure:
                 logger.error("%s: the rejected event could not be kept: %s", self.handler.name, describe(failure))
 
@@ -234,6 +148,7 @@ class DurableEndpoint(Endpoint[Delivery]):
         self._transport = transport
         self._pattern = options.pattern
         self._timeout_s = options.timeout
+        self._failures: dict[str, str] = {}  # by message id, when it failed first
         self.on_delivery = self.take
         """Takes a delivery from the transport; never blocks. It is kept alive from here until it is over."""
 
@@ -306,6 +221,11 @@ class DurableEndpoint(Endpoint[Delivery]):
                 self._gate.free += 1
 
     async def _failed(self, delivery: Delivery, context: MessageContext, error: BaseException) -> None:
+        failed_at, failures = utc_now(), self._failures
+        if delivery.attempt == 1 or delivery.message_id not in failures:  # else its attempts were elsewhere
+            failures[delivery.message_id] = failed_at
+            if len(failures) > _REMEMBERED:
+                del failures[next(iter(failures))]
         final = delivery.attempt > self.options.retries
         if not final and not (context.arguments is None and isinstance(error, ValidationError)):
             _log_failure(self.handler, context, error)
@@ -316,11 +236,15 @@ class DurableEndpoint(Endpoint[Delivery]):
         try:
             cause = describe(error)
             attempts = delivery.attempt - isinstance(error, _Exhausted)
-            await dead_letter(self._transport, self.handler, delivery.message, delivery.message_id, attempts, cause)
+            await dead_letter(
+                self._transport, self.handler, delivery.message, delivery.message_id, attempts, cause,
+                first_failed_at=failures.get(delivery.message_id),
+            )  # fmt: skip
         except CliffracerError as failure:
             logger.error("%s: no dead letter could be stored: %s", self.handler.name, describe(failure))
             await self._settle(delivery.nak(self._pause_s(delivery.attempt)))
         else:
+            failures.pop(delivery.message_id, None)
             await self._settle(delivery.ack())
 
     async def _settle(self, settling: Awaitable[None]) -> None:
@@ -342,7 +266,7 @@ class DurableEndpoint(Endpoint[Delivery]):
 def _add_headers(context: MessageContext, message: Message, headers: Mapping[str, str]) -> None:
     """Add what a delivery's headers say: those of an event that was redriven name what it was at first."""
     context.headers = headers
-    context.subject = _original_subject(message)
+    context.subject = first_subject(message)
     context.message_id = headers.get(ORIGINAL_MESSAGE_ID) or context.message_id
     context.correlation_id = headers.get(CORRELATION_ID) or context.message_id or ""
 
@@ -373,21 +297,28 @@ class _Renewal:
 
 
 class Redriver:
-    """Hand redriven dead letters of a service to the handler that failed."""
+    """Hand redriven dead letters of a service to the handler that failed.
 
-    def __init__(self, endpoints: Mapping[str, DurableEndpoint]) -> None:
+    Args:
+        endpoints: the durable events of each handler, by its name.
+    """
+
+    def __init__(self, endpoints: Mapping[str, Sequence[DurableEndpoint]]) -> None:
         self._endpoints = endpoints
 
     def on_delivery(self, delivery: Delivery) -> None:
         """Take one; a handler that is gone keeps it in the stream, retried slowly, and is named in the log."""
         name = delivery.message.subject.rpartition(".")[2]
-        endpoint = self._endpoints.get(name)
-        if endpoint is None:
+        endpoints = self._endpoints.get(name)
+        if endpoints is None:
             logger.error("redriven event for handler %r, which this service does not have; it waits", name)
-            scope = next(iter(self._endpoints.values())).handler.scope
+            scope = next(iter(self._endpoints.values()))[0].handler.scope
             scope.spawn(delivery.nak(60.0))
             return
-        endpoint.on_delivery(delivery)
+        subject = first_subject(delivery.message)
+        delivery.message.body = unpacked(delivery.message)
+        takers = (each for each in endpoints if compile_pattern(each.options.pattern)(subject))
+        next(takers, endpoints[0]).on_delivery(delivery)
 
 
 def _log_failure(handler: Handler, context: MessageContext, error: BaseException) -> None:

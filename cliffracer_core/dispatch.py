@@ -115,9 +115,10 @@ def _wrap(call: Call, layers: Sequence[Middleware]) -> Call:
 def _innermost(function: Callable[..., Any], arguments: Arguments, injectables: Mapping[type, Resolver]) -> Call:
     decode, quick, whole = _decoder(arguments), arguments.quick, arguments.whole
     given = [(name, _for_parameter(injectables[type], name)) for name, type in arguments.injected.items()]
-    in_order = inspect.iscoroutinefunction(function) and list(inspect.signature(function).parameters) == list(
-        arguments.struct.__struct_fields__
-    )
+    ordered = [
+        name for name, each in inspect.signature(function).parameters.items() if each.kind is not each.KEYWORD_ONLY
+    ]
+    in_order = inspect.iscoroutinefunction(function) and ordered == list(arguments.struct.__struct_fields__)
 
     def call(context: MessageContext) -> Awaitable[object]:
         values = context.arguments

@@ -11,15 +11,18 @@ Either side may be left out, several may stand one after the other, and each may
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-__all__ = ["Docstring", "Example", "parse_docstring"]
+from .errors import CliffracerError
+
+__all__ = ["Docstring", "Example", "parse_docstring", "raised_errors"]
 
 _SECTIONS = {
     "args": "arguments", "arguments": "arguments", "parameters": "arguments", "returns": "returns",
@@ -75,6 +78,20 @@ def parse_docstring(text: str) -> Docstring:
         raises=dict(_entries(bodies.get("raises", ""))),
         examples=tuple(_examples(bodies.get("examples", ""))),
     )
+
+
+def raised_errors(function: Callable[..., object], docs: Docstring) -> list[type[CliffracerError]]:
+    """Return those of the errors named under `Raises:` that a function's module knows and that a caller may see."""
+    names = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__globals__", {})
+    found: list[type[CliffracerError]] = []
+    for name in docs.raises:
+        first, *rest = name.split(".")
+        each: Any = names.get(first)
+        for attribute in rest:
+            each = getattr(each, attribute, None)
+        if isinstance(each, type) and issubclass(each, CliffracerError):
+            found.append(each)
+    return found
 
 
 def _entries(body: str) -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import ClassVar, NoReturn
 
 import msgspec
 
@@ -42,6 +42,7 @@ __all__ = [
     "ValidationError",
     "describe",
     "from_body",
+    "raise_as",
     "to_body",
 ]
 
@@ -60,9 +61,9 @@ class CliffracerError(Exception):
     (HTTP) and `retryable`. Without a `code` it travels as its parent.
     """
 
-    code: ClassVar[str] = INTERNAL
+    code: str = INTERNAL
     status: ClassVar[int] = 500
-    retryable: ClassVar[bool] = False
+    retryable: bool = False
     # defaults on the class: a subclass may forget to call `super().__init__`
     message: str = ""
     details: dict[str, object] = {}
@@ -218,7 +219,7 @@ def to_body(error: BaseException, service: str, correlation_id: str | None) -> E
 
 
 def from_body(body: ErrorBody) -> CliffracerError:
-    """Build the exception a direct caller gets; an unknown `type` gives an `RPCError` that names it."""
+    """Build the exception a direct caller gets; an unknown `type` gives an `RPCError` with that as its `code`."""
     known = _registry.get(body.type)
     details = body.details
     if known is None:
@@ -226,6 +227,24 @@ def from_body(body: ErrorBody) -> CliffracerError:
         details = {**details, "type": body.type}
     error = known.__new__(known)
     CliffracerError.__init__(error, body.message, details=details)  # a subclass's own __init__ may want more
+    if known is RPCError:
+        error.code, error.retryable = body.type, body.retryable
     error.service = body.service or "unknown"
     error.correlation_id = body.correlation_id
     return error
+
+
+def raise_as(error: CliffracerError, *classes: type[CliffracerError]) -> NoReturn:
+    """Raise what came over the wire as the one of `classes` that has its code; as it is where none has.
+
+    For clients whose error classes are registered nowhere, such as those that `cliffracer client` writes: each
+    has its code as an attribute, `code = "out_of_stock"`, and needs nothing of its constructor.
+    """
+    for each in classes:
+        if error.service is not None and each.code == error.code:
+            narrowed = each.__new__(each)
+            CliffracerError.__init__(narrowed, error.message, details=error.details)
+            narrowed.retryable, narrowed.service = error.retryable, error.service
+            narrowed.correlation_id = error.correlation_id
+            raise narrowed from error
+    raise error

@@ -8,7 +8,8 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 
 from .compiled import Handler
-from .delivery import DurableEndpoint, EventEndpoint, Redriver, dlq_stream
+from .deadletters import dlq_stream
+from .delivery import DurableEndpoint, EventEndpoint, Redriver
 from .errors import describe
 from .handlers import EventOptions, RpcOptions
 from .interfaces import DurableSubscription, DurableTransport, MetricsSink, Subscription, Transport
@@ -64,7 +65,7 @@ class Listening:
             ConfigurationError: a stream does not cover a durable pattern.
             ConnectionError: a transport lost its connection.
         """
-        redriven: dict[str, dict[str, DurableEndpoint]] = {}
+        redriven: dict[str, dict[str, list[DurableEndpoint]]] = {}
         cancels: dict[tuple[str, str], None] = {}
         for handler in handlers:
             for each in handler.declaration.find("core"):
@@ -73,7 +74,8 @@ class Listening:
                     cancels[each.options.transport, cancel_subject(subject)] = None
                 elif isinstance(each.options, EventOptions) and each.options.durable:
                     durable = await self._consume(handler, each.options)
-                    redriven.setdefault(each.options.transport, {})[handler.declaration.name] = durable
+                    of_handler = redriven.setdefault(each.options.transport, {})
+                    of_handler.setdefault(handler.declaration.name, []).append(durable)
                 elif isinstance(each.options, EventOptions):
                     await self._hear(handler, each.options)
         for name, subject in cancels:
@@ -140,14 +142,14 @@ class Listening:
         self._subscriptions.append(await transport.consume(subscription, endpoint.on_delivery))
         return endpoint
 
-    async def _redrive(self, name: str, endpoints: Mapping[str, DurableEndpoint]) -> None:
+    async def _redrive(self, name: str, endpoints: Mapping[str, Sequence[DurableEndpoint]]) -> None:
         service = self._scope.service
         subscription = DurableSubscription(
             stream=dlq_stream(service),
             pattern=f"redrive.{service}.>",
             durable=f"{service}.redrive",
             max_in_flight=10,
-            ack_wait_s=max(each.options.ack_wait_s for each in endpoints.values()),
+            ack_wait_s=max(each.options.ack_wait_s for found in endpoints.values() for each in found),
         )
         redriver = Redriver(endpoints)
         self._subscriptions.append(await self._durable(name).consume(subscription, redriver.on_delivery))

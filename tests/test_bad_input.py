@@ -26,7 +26,7 @@ from cliffracer_core import (
     validated_rpc,
 )
 from cliffracer_core.caller import Caller
-from cliffracer_core.delivery import dlq_stream
+from cliffracer_core.deadletters import dlq_stream
 from cliffracer_core.interfaces import DurableTransport
 from cliffracer_core.messages import Message
 from cliffracer_core.testing import Collector, eventually

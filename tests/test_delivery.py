@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import json
+import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -17,6 +18,7 @@ from cliffracer_core import (
     ClientProxy,
     CliffracerService,
     ConfigurationError,
+    ConflictError,
     DeadlineExceeded,
     MessageContext,
     NotFoundError,
@@ -28,10 +30,10 @@ from cliffracer_core import (
     redrive,
 )
 from cliffracer_core.caller import Caller
-from cliffracer_core.delivery import DEAD, dlq_stream
+from cliffracer_core.deadletters import DEAD, dlq_stream, unpacked
 from cliffracer_core.interfaces import Capabilities, DurableTransport, ServiceInfo, TransportFactory
 from cliffracer_core.memory import MemoryTransport
-from cliffracer_core.messages import Message, StoredMessage
+from cliffracer_core.messages import MSGPACK, Message, StoredMessage
 from cliffracer_core.testing import Collector, eventually
 
 
@@ -182,6 +184,9 @@ async def test_core_event_is_logged_and_kept_when_it_is_rejected(
         letters = await dead_letters(store, name, 3)
         await store.publish(Message(f"{name}.made", b'{"id": 7}'))
         await eventually(lambda: got == [7])
+        with pytest.raises(ConflictError, match=r"cannot be redriven: its handler hears plain events"):
+            await redrive(store, name, letters[0].sequence)
+        assert len(await stored(store, dlq_stream(name))) == 3
     assert [each.message.body for each in letters] == [b"{not json", b"\xff\xfe", b'{"id": "seven"}']
     for each in letters:
         assert each.message.subject == f"dlq.{name}.on_made"
@@ -435,7 +440,7 @@ async def test_event_comes_again_when_a_stop_cuts_its_handler(
 async def test_redrive_reaches_the_failed_handler_alone_when_two_had_the_event(
     transport_url: str, caller: Caller, store: DurableTransport, name: str
 ) -> None:
-    """A redriven event goes to the handler that failed, as it was first published, and its dead letter is gone."""
+    """A redriven event goes once to the handler that failed, as it was first published; its dead letter is gone."""
     service, seen, broken = service_for(name, transport_url), list[tuple[str, MessageContext]](), True
 
     @service.event(f"{name}.*", durable=True, retries=0)
@@ -453,9 +458,16 @@ async def test_redrive_reaches_the_failed_handler_alone_when_two_had_the_event(
         (letter,) = await dead_letters(store, name)
         await eventually(lambda: len(seen) == 2)
         broken = False
-        new_id = await redrive(store, name, letter.sequence)
+        both = await asyncio.gather(
+            redrive(store, name, letter.sequence), redrive(store, name, letter.sequence), return_exceptions=True
+        )
+        new_id = next(each for each in both if isinstance(each, str))
         await eventually(lambda: len(seen) == 3)
         await eventually(lambda: service.runtime.scope.idle)
+        redriven = [
+            each for each in await stored(store, dlq_stream(name)) if each.message.subject.startswith("redrive.")
+        ]
+        assert [(each.message.headers or {})["X-Original-Message-ID"] for each in redriven] == [f"{name}-1"]
         with pytest.raises(NotFoundError, match=f"holds no dead letter {letter.sequence}"):
             await redrive(store, name, letter.sequence)
     handler, context = seen[-1]
@@ -490,6 +502,64 @@ async def test_event_is_a_dead_letter_again_when_its_redrive_fails(
     assert why(second, "First-Failed-At") == why(first, "Failed-At") < why(second, "Failed-At")
     assert (second.message.headers or {})["X-Original-Message-ID"] == f"{name}-1"
     assert why(second, "Subject") == f"{name}.made"
+
+
+async def test_redrive_finds_the_event_when_a_handler_has_two(
+    transport_url: str, caller: Caller, store: DurableTransport, name: str
+) -> None:
+    """A handler of two durable events gets a redriven one under the options of that event."""
+    service, seen, broken = service_for(name, transport_url), list[tuple[str, float]](), True
+
+    @service.event(f"{name}.paid", durable=True, retries=0, timeout=50, queue=f"{name}-paid")
+    @service.event(f"{name}.made.*", durable=True, retries=0, timeout=20)
+    async def fragile(order: Order, context: MessageContext) -> None:
+        if broken:
+            raise Failed("broken")
+        seen.append((context.pattern, round(context.remaining_s() or 0)))
+
+    async with service:
+        for subject in (f"{name}.made.x", f"{name}.paid"):
+            await caller.publish(subject, Order(1), durable=True, message_id=subject)
+        letters = await dead_letters(store, name, 2)
+        broken = False
+        for letter in letters:
+            await redrive(store, name, letter.sequence)
+        await eventually(lambda: len(seen) == 2)
+    assert sorted(seen) == [(f"{name}.made.*", 20), (f"{name}.paid", 50)]
+
+
+@pytest.mark.parametrize("compressible", [True, False])
+async def test_dead_letter_is_stored_when_it_leaves_no_room_for_why(
+    nats_url: str, name: str, compressible: bool
+) -> None:
+    """An event as large as the server takes is kept whole, compressed, and comes back; or cut, and says so."""
+    broken, got = True, list[object]()
+    service = service_for(name, nats_url, content_type=MSGPACK.content_type)
+
+    @service.event(f"{name}.made", durable=True, retries=0)
+    async def fragile(payload: object) -> None:
+        if broken:
+            raise Failed("broken")
+        got.append(payload)
+
+    async with service:
+        raw = cast(DurableTransport, service.runtime.transports["default"])
+        size = raw.capabilities.max_payload or 0
+        payload = (bytes if compressible else os.urandom)(size - 400)
+        body = msgspec.msgpack.encode(payload)
+        await service.publish(f"{name}.made", payload, durable=True)
+        (letter,) = await dead_letters(raw, name)
+        assert why(letter, "Bytes") == str(len(body))
+        broken = False
+        if compressible:
+            assert unpacked(letter.message) == body
+            await redrive(raw, name, letter.sequence)
+            await eventually(lambda: got == [payload])
+        else:
+            assert letter.message.body == body[: len(body) // 2]
+            with pytest.raises(ConflictError, match=rf"was cut; publish the event again on '{name}\.made'"):
+                await redrive(raw, name, letter.sequence)
+            assert len(await stored(raw, dlq_stream(name))) == 1
 
 
 async def test_redrive_is_refused_when_there_is_no_such_dead_letter(

@@ -113,6 +113,24 @@ async def test_layers_nest_by_stage_and_order_when_a_call_runs(name: str, monkey
     ]  # fmt: skip
 
 
+async def test_handler_is_called_by_name_when_its_parameters_ask_for_it(name: str) -> None:
+    """Parameters behind a star are given by name; nothing else about the call differs."""
+    service = service_for(name)
+
+    @service.rpc
+    async def all_named(*, a: int, b: int = 1) -> list[int]:
+        return [a, b]
+
+    @service.rpc
+    async def half_named(a: int, *, b: int = 1) -> list[int]:
+        return [a, b]
+
+    async with service:
+        for method in ("all_named", "half_named"):
+            assert await service.rpc_call(name, method, a=2) == [2, 1]
+            assert await service.rpc_call(name, method, b=3, a=2) == [2, 3]
+
+
 async def test_layers_do_not_run_when_arguments_are_wrong(name: str) -> None:
     """A guard is not asked about a call whose arguments cannot be decoded; observers see it fail."""
     layers = Layers()

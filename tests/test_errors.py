@@ -165,6 +165,8 @@ def test_unknown_type_arrives_as_rpc_error_when_the_caller_lacks_the_class() -> 
     assert type(arrived) is RPCError
     assert arrived.message == "short and stout"
     assert arrived.details == {"handle": 1, "type": "teapot"}
+    assert (arrived.code, arrived.retryable, RPCError.code) == ("teapot", False, "rpc_error")
+    assert from_body(ErrorBody("teapot", "x", 418, retryable=True)).retryable
 
 
 def test_wire_type_is_named_when_details_have_a_type_too() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -93,15 +94,36 @@ def test_the_transport_declares_all_capabilities_but_durable() -> None:
 
 
 async def test_a_service_runs_on_it(broker: BrokerProcess) -> None:
-    """Installed as a plugin it serves a service and a client, with nothing but the URL changed."""
+    """Installed as a plugin it serves a service and a client, streams and all, with nothing but the URL changed."""
     service = CliffracerService(ServiceConfig(unique(), transport=broker.url), plugins={"lines": lines_transport})
 
     @service.rpc
     async def add(left: int, right: int) -> int:
         return left + right
 
+    closed = asyncio.Event()
+    made = 0
+
+    @service.rpc
+    async def count() -> AsyncIterator[int]:
+        nonlocal made
+        try:
+            while True:
+                made += 1
+                yield made
+        finally:
+            closed.set()
+
     async with service, ClientProxy(broker.url, plugins={"lines": lines_transport}) as proxy:
         assert await proxy.send(f"{service.name}.add", {"left": 2, "right": 3}) == 5
+        (reply,) = await proxy.caller.call_all(service.name, "add", {"left": 2, "right": 3}, count=1)
+        assert (reply.instance, reply.value) == (service.info.id, 5)
+        items = proxy.caller.stream(service.name, "count", window=3)
+        assert [await anext(items) for _ in range(20)] == list(range(1, 21))
+        await items.aclose()
+        async with asyncio.timeout(10):
+            await closed.wait()
+        assert made <= 23
 
 
 async def test_a_durable_handler_does_not_start_on_it(broker: BrokerProcess) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from cliffracer_core import ClientProxy, CliffracerService, NoHandler, ServiceConfig, ServiceOrchestrator, redrive
 from cliffracer_core.caller import Caller
-from cliffracer_core.delivery import DEAD, dlq_stream
+from cliffracer_core.deadletters import DEAD, dlq_stream
 from cliffracer_core.interfaces import DurableTransport
 from cliffracer_core.process import run_until_signal
 from cliffracer_core.testing import eventually

@@ -11,6 +11,7 @@ import msgspec
 import pytest
 
 from cliffracer_core import (
+    ClientProxy,
     CliffracerService,
     DeadlineExceeded,
     EncodingError,
@@ -227,6 +228,16 @@ async def test_call_is_refused_when_it_cannot_be_sent(replicas: list[Replica], c
     with pytest.raises(ValidationError, match="count"):
         await caller.call_all(name, "status", count=0)
     assert boxes(caller) == 0
+
+
+async def test_proxy_asks_all_by_pattern(transport_url: str, replicas: list[Replica], name: str) -> None:
+    """A script asks by `<service>.<method>`; another form of pattern is refused."""
+    async with ClientProxy(transport_url) as proxy:
+        replies = await proxy.call_all(f"{name}.status", {"delta": 5}, returns=Status, count=3, timeout=10)
+        assert sorted(each.value.replica for each in replies) == [5, 6, 7]
+        for pattern in (name, f"{name}.a.b", f"{name}.*"):
+            with pytest.raises(InvalidSubject):
+                await proxy.call_all(pattern)
 
 
 async def test_any_client_can_ask_all_when_it_takes_many_replies(

@@ -15,6 +15,7 @@ import uuid
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -29,7 +30,9 @@ from cliffracer_core import (
     rpc,
 )
 from cliffracer_core.context import create_correlation_id
+from cliffracer_core.deadletters import dlq_stream
 from cliffracer_core.errors import NotStored
+from cliffracer_core.interfaces import DurableTransport
 from cliffracer_core.testing import Deadlock, Faults, Simulation, TimeLimit, simulate
 
 HOUR_S = 3600.0
@@ -163,13 +166,28 @@ def test_other_threads_keep_the_real_clock() -> None:
 
 
 def test_dead_letters_and_dates_follow_the_virtual_clock() -> None:
-    """`time.gmtime()` without an argument, as dead letters use it, tells the simulated date."""
+    """A dead letter tells when its first attempt failed, and when its last one did, days later."""
 
-    async def run(simulation: Simulation) -> str:
-        await asyncio.sleep(24 * HOUR_S)
-        return time.strftime("%Y-%m-%d", time.gmtime())
+    async def run(simulation: Simulation) -> tuple[str, str]:
+        service = CliffracerService()
 
-    assert simulate(run) == "2024-01-02"
+        @service.event("order.made", durable=True, retries=1, backoff_s=48 * HOUR_S, max_backoff_s=48 * HOUR_S)
+        async def on_order(number: int) -> None:
+            raise OSError("no printer")
+
+        await simulation.start(service)
+        async with ClientProxy("memory://") as proxy:
+            await asyncio.sleep(24 * HOUR_S)
+            await emit(proxy, 1)
+            transport = cast(DurableTransport, proxy.caller.transport())
+            await asyncio.sleep(96 * HOUR_S)
+            (letter,) = [each async for each in transport.browse(dlq_stream(service.name))]
+        headers = letter.message.headers or {}
+        return headers["X-Dead-Letter-First-Failed-At"], headers["X-Dead-Letter-Failed-At"]
+
+    first, last = simulate(run)
+    assert first.startswith("2024-01-02T")
+    assert "2024-01-03T" < last < "2024-01-04T01"
 
 
 def test_synchronous_handler_runs_in_line() -> None:

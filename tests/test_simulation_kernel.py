@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -23,7 +23,7 @@ from cliffracer_core import (
     event,
     rpc,
 )
-from cliffracer_core.delivery import dlq_stream, redrive
+from cliffracer_core.deadletters import dlq_stream, redrive
 from cliffracer_core.errors import NotStored
 from cliffracer_core.interfaces import DurableTransport
 from cliffracer_core.memory import MemoryStore
@@ -365,6 +365,39 @@ async def test_no_call_is_lost_when_replicas_stop(simulation: Simulation) -> Non
         group.create_task(roll())
         for number in range(4):
             group.create_task(call(proxy, number))
+
+
+@pytest.mark.simulation(seeds=6, faults=HARSH)
+async def test_streams_have_no_gap_when_everything_fails(simulation: Simulation) -> None:
+    """Items come in order from the first one on, until all came or a typed error did; no generator is left over."""
+    running = 0
+
+    class Numbers(CliffracerService):
+        @rpc
+        async def up_to(self, n: int) -> AsyncIterator[int]:
+            nonlocal running
+            running += 1
+            try:
+                for number in range(n):
+                    yield number
+            finally:
+                running -= 1
+
+    await start(simulation, Numbers)
+    async with ClientProxy("memory://") as proxy:
+        for _ in range(5):
+            got: list[int] = []
+            try:
+                async for number in proxy.caller.stream("numbers", "up_to", {"n": 12}, window=4, timeout=5.0):
+                    got.append(number)
+                assert len(got) == 12
+            except (NoHandler, DeadlineExceeded, ConnectionError):
+                await asyncio.sleep(1)
+            assert got == list(range(len(got)))
+        simulation.faults = Faults()
+        await asyncio.sleep(30)
+        assert running == 0
+        assert [number async for number in proxy.caller.stream("numbers", "up_to", {"n": 12})] == list(range(12))
 
 
 @pytest.mark.simulation(seeds=10, faults=HARSH)

@@ -24,7 +24,7 @@ from .workers.waiter import Waiter
 PATIENCE_S = 0.05
 PROMISED_S = 0.1
 ALLOWED_S = 1.0
-"""Ten times the promise, for machines that are busy with something else; the figures say what it took."""
+"""Ten times the promise, for single ones on a machine that is busy with something else; half of them keep it."""
 HANDLERS = ("order", "cook")
 GiveUp = Callable[[ClientProxy, Records, str], Awaitable[float]]
 """Order a meal, give up, and return when that was, on `time.monotonic()`."""
@@ -96,6 +96,7 @@ async def test_handlers_are_cancelled_when_the_caller(
     for handler in HANDLERS:
         took_s = [each.at - gave_up_at[each.id] for each in ended(records, handler)]
         assert took_s, f"no {handler!r} ever began, so this run shows nothing"
+        assert statistics.median(took_s) < PROMISED_S
         assert max(took_s) < ALLOWED_S
         late = sum(each > PROMISED_S for each in took_s)
         median_ms, most_ms = statistics.median(took_s) * 1000, max(took_s) * 1000

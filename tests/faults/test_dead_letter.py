@@ -9,7 +9,7 @@ import msgspec
 from cliffracer_nats import EmbeddedNats
 
 from cliffracer_core import ClientProxy
-from cliffracer_core.delivery import DEAD, dlq_stream
+from cliffracer_core.deadletters import DEAD, dlq_stream
 from cliffracer_core.interfaces import DurableTransport
 from cliffracer_core.messages import ORIGINAL_MESSAGE_ID, Message
 from cliffracer_core.testing import eventually

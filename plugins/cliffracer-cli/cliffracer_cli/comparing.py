@@ -52,6 +52,13 @@ def compare(old: Contract, new: Contract) -> list[Change]:
 
 
 def _compare_endpoints(old: Endpoint, new: Endpoint) -> Iterator[Change]:
+    errors = [{each.type for each in endpoint.errors} for endpoint in (old, new)]
+    for kept, others, what in ((errors[1], errors[0], "may now raise"), (errors[0], errors[1], "no longer raises")):
+        for each in kept - others:
+            yield Change(breaking=False, endpoint=new.name, where="", what=f"{what} {each!r}")
+    if old.stream != new.stream:
+        what = "streams its reply now" if new.stream else "streams its reply no more"
+        yield Change(breaking=True, endpoint=new.name, where="", what=what)
     sides: tuple[tuple[Side, Schema, Schema], ...] = (
         ("argument", old.request, new.request),
         ("result", old.response, new.response),
@@ -173,16 +180,24 @@ class _Walk:
             before, after = old.get(key), new.get(key)
             if before != after:
                 what = f"has {key} {_text(after)}" if after is not None else f"has no {key} any more"
-                yield self._change(not _within(key, source.get(key), target.get(key)), path, what)
+                yield self._change(not _within(key, source, target), path, what)
 
 
-def _within(key: str, source: Any, target: Any) -> bool:
-    """Tell whether what keeps to the source's limit keeps to the target's."""
-    if target is None:
+def _within(key: str, source: Schema, target: Schema) -> bool:
+    """Tell whether what keeps to the source's limits keeps to one of the target's."""
+    limit = target.get(key)
+    if limit is None:
         return True
-    if source is None or key in _EXACT:
-        return bool(source == target)
-    return bool(source >= target) if key in _FLOORS else bool(source <= target)
+    if key in _EXACT:
+        return bool(source.get(key) == limit)
+    sign = 1 if key in _FLOORS else -1
+    name = key.removeprefix("exclusive")
+    step = 1 if source.get("type") == "integer" else 0
+    kept = [sign * source[each] for each in (name[:1].lower() + name[1:],) if each in source]
+    beyond = [sign * source[each] for each in (f"exclusive{name[:1].upper()}{name[1:]}",) if each in source]
+    if key.startswith("exclusive"):
+        return any(each > sign * limit for each in kept) or any(each >= sign * limit for each in beyond)
+    return any(each >= sign * limit for each in (*kept, *(each + step for each in beyond)))
 
 
 def _values(schema: Schema) -> list[Any]:

@@ -15,11 +15,22 @@ from cliffracer_core.errors import ConfigurationError, NoHandler, ServiceError
 if TYPE_CHECKING:
     from cliffracer_discovery import InfoResponse
 
-__all__ = ["Contract", "Endpoint", "Schema", "fetch_contract", "read_contract", "require_discovery"]
+__all__ = ["Contract", "Endpoint", "Failure", "Schema", "fetch_contract", "read_contract", "require_discovery"]
 __all__ += ["alternatives", "resolved"]
 
 Schema = Mapping[str, Any]
 """A JSON Schema (draft 2020-12); an empty one says nothing."""
+
+
+class Failure(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """An error that an endpoint says it raises."""
+
+    type: str
+    """Its code on the wire."""
+    name: str = ""
+    status: int = 500
+    retryable: bool = False
+    doc: str = ""
 
 
 class Endpoint(msgspec.Struct, kw_only=True):
@@ -31,6 +42,9 @@ class Endpoint(msgspec.Struct, kw_only=True):
     request: dict[str, Any] = {}
     """The JSON Schema of the arguments; empty where the service does not tell."""
     response: dict[str, Any] = {}
+    """That of the result; of one item where it streams."""
+    stream: bool = False
+    errors: list[Failure] = []
 
 
 class Contract(msgspec.Struct, kw_only=True):
@@ -125,6 +139,8 @@ def _contract(answer: InfoResponse) -> Contract:
             doc=each.metadata.get("doc", ""),
             request=_schema(each.metadata.get("schema.request")),
             response=_schema(each.metadata.get("schema.response")),
+            stream=each.metadata.get("stream") == "true",
+            errors=_errors(each.metadata.get("errors")),
         )
         for each in answer.endpoints
     ]
@@ -141,3 +157,10 @@ def _schema(text: str | None) -> dict[str, Any]:
         return msgspec.json.decode(text or "{}", type=dict[str, Any])
     except msgspec.MsgspecError:  # another framework's
         return {}
+
+
+def _errors(text: str | None) -> list[Failure]:
+    try:
+        return sorted(msgspec.json.decode(text or "[]", type=list[Failure]), key=lambda each: each.type)
+    except msgspec.MsgspecError:
+        return []

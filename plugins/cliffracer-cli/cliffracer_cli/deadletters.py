@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Collection
 import msgspec
 
 from cliffracer_core.caller import Caller
-from cliffracer_core.delivery import DEAD, dlq_stream
+from cliffracer_core.deadletters import DEAD, dlq_stream, unpacked
 from cliffracer_core.errors import ConfigurationError, NotFoundError, ValidationError
 from cliffracer_core.interfaces import DurableTransport
 from cliffracer_core.messages import CORRELATION_ID, ORIGINAL_MESSAGE_ID, Message, StoredMessage, codec_for
@@ -26,12 +26,16 @@ class DeadLetter(msgspec.Struct, kw_only=True):
     attempts: int | None
     """Those before this entry; a redrive counts anew."""
     first_failed_at: str | None
-    """ISO 8601, UTC: when it was given up first; earlier than `failed_at` where a redrive failed too."""
+    """ISO 8601, UTC: when the first attempt failed, that before the first redrive."""
     failed_at: str | None
+    """When it was given up."""
     correlation_id: str | None
     message_id: str | None
     """The one it was published under."""
     payload_bytes: int
+    """Of the event, also where less of it could be kept."""
+    final: str | None = None
+    """Why it cannot be redriven; None where it can."""
 
 
 def durable_transport(caller: Caller) -> DurableTransport:
@@ -69,16 +73,17 @@ async def pick(
 
 def payload_of(message: Message) -> object:
     """Return the decoded payload, or the bytes where they cannot be read as their content type says."""
+    body = unpacked(message)
     try:
-        decoded: object = codec_for(message.headers).decoder(object)(message.body) if message.body else None
+        decoded: object = codec_for(message.headers).decoder(object)(body) if body else None
     except ValidationError:
-        return message.body
+        return body
     return decoded
 
 
 def _read(stored: StoredMessage, service: str) -> DeadLetter:
     headers = stored.message.headers or {}
-    attempts = headers.get(DEAD + "Attempts", "")
+    attempts, whole = headers.get(DEAD + "Attempts", ""), headers.get(DEAD + "Bytes", "")
     failed_at = headers.get(DEAD + "Failed-At")
     message_id = headers.get(ORIGINAL_MESSAGE_ID)
     return DeadLetter(
@@ -91,5 +96,6 @@ def _read(stored: StoredMessage, service: str) -> DeadLetter:
         failed_at=failed_at,
         correlation_id=headers.get(CORRELATION_ID) or message_id,  # as the handler saw it
         message_id=message_id,
-        payload_bytes=len(stored.message.body),
+        payload_bytes=int(whole) if whole.isdecimal() else len(stored.message.body),
+        final=headers.get(DEAD + "Final"),
     )

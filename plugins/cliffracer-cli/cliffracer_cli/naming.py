@@ -11,7 +11,7 @@ __all__ = ["class_name", "docstring", "identifier", "unique_name"]
 
 
 _SHADOWING = {"bool", "bytes", "dict", "float", "int", "list", "str", "tuple", "type"}
-_SHADOWING |= {"datetime", "decimal", "enum", "msgspec", "self", "uuid"}
+_SHADOWING |= {"contextlib", "datetime", "decimal", "enum", "msgspec", "raise_as", "self", "uuid"}
 """Names that annotations use, or a method has already."""
 
 

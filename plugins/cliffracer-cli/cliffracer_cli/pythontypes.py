@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from .contracts import Schema, alternatives, resolved
+from .contracts import Failure, Schema, alternatives, resolved
 from .naming import class_name, docstring, identifier, unique_name
 
 __all__ = ["UNSET", "Types", "literal"]
@@ -22,7 +22,8 @@ _FORMATS = {
     "decimal": "decimal.Decimal",
 }
 UNSET = "msgspec.UNSET"
-_TAKEN = ("Caller", "Struct", "Enum", "Literal", "Any", "None", "True", "False")
+_TAKEN = {"AsyncGenerator", "Caller", "CliffracerError", "RPCError", "Struct", "Enum", "Literal", "Any"}
+_TAKEN |= {"None", "True", "False"}
 
 
 class Types:
@@ -38,6 +39,8 @@ class Types:
         self._open: set[str] = set()
         self.blocks: list[list[str]] = []
         """The source of each class."""
+        self.errors: dict[str, str] = {}
+        """The classes of the service's own errors, by their code on the wire."""
 
     def annotation(self, schema: Schema, definitions: Mapping[str, Schema], hint: str) -> str:
         """Return the annotation for a schema, having written the classes that it names.
@@ -120,7 +123,19 @@ class Types:
         return self._known[key]
 
     def _claim(self, schema: Schema, hint: str) -> str:
-        name = unique_name(class_name(str(schema.get("title") or hint)), self._names)
+        return self.claim(str(schema.get("title") or hint))
+
+    def error(self, failure: Failure) -> None:
+        """Write the class of an error of the service's own."""
+        name = self.errors[failure.type] = self.claim(failure.name or failure.type)
+        status = failure.status if 400 <= failure.status <= 599 else 500
+        options = f"RPCError, status={status}" + (", retryable=True" if failure.retryable else "")
+        doc = docstring(failure.doc, "    ", f"{name}, as the service raises it")
+        self.blocks.append([f"class {name}({options}):", *doc, "", f"    code = {literal(failure.type)}"])
+
+    def claim(self, text: str) -> str:
+        """Return a class name that resembles the text and that nothing else in the module has."""
+        name = unique_name(class_name(text), self._names)
         self._names.add(name)
         return name
 

@@ -15,7 +15,10 @@ from cliffracer_core.testing import unique
 APP = """
 import asyncio
 
-from cliffracer_core import CliffracerService, MessageContext, NotFoundError, event, rpc
+from cliffracer_core import CliffracerService, MessageContext, NotFoundError, ServiceError, event, rpc
+
+
+class Away(ServiceError, code="user_away", status=409): ...
 
 
 class Users(CliffracerService):
@@ -29,6 +32,8 @@ class Users(CliffracerService):
     async def find(self, id: str) -> dict[str, str]:
         if id == "7":
             return {{"id": id}}
+        if id == "out":
+            raise Away("gone fishing")
         raise NotFoundError(f"no user {{id}};\\nmake one", details={{"id": id}})
 
     @rpc
@@ -122,6 +127,8 @@ def test_error_is_one_line_when_the_service_answers_with_one(run: Cli, name: str
     assert (code, out) == (1, [])
     assert len(err) == 1
     assert err[0].startswith(f"error: {name} answered not_found: no user nobody; make one; correlation id ")
+    code, out, err = run.code("call", f"{name}.find", "id=out")
+    assert (code, err[0].startswith(f"error: {name} answered user_away: gone fishing; correlation id ")) == (1, True)
 
 
 def test_error_is_json_when_asked_for(run: Cli, name: str) -> None:

@@ -9,20 +9,26 @@ from pathlib import Path
 
 import pytest
 from cliffracer_cli.clientmodule import client_module
-from cliffracer_cli.contracts import Contract, Endpoint
+from cliffracer_cli.contracts import Contract, Endpoint, Failure
 from cliffracer_cli.testing import CommandLine, clean_environment
 
 from cliffracer_core.testing import unique
 
 APP = '''
 import datetime
+import decimal
 import enum
 import uuid
+from collections.abc import AsyncIterator
 from typing import Annotated, Any, Literal
 
 from msgspec import Meta, Struct, field
 
-from cliffracer_core import CliffracerService, MessagePattern, NotFoundError, rpc
+from cliffracer_core import CliffracerService, MessagePattern, NotFoundError, ServiceError, rpc
+
+
+class Away(ServiceError, code="NAME_away", status=409, retryable=True):
+    """Nobody is at home."""
 
 
 class Role(enum.Enum):
@@ -82,9 +88,37 @@ class Users(CliffracerService):
 
     @rpc
     async def find(self, id: int) -> User | None:
+        """Find a user.
+
+        Raises:
+            NotFoundError: there is none.
+            Away: there is one, elsewhere.
+        """
         if id == 8:
             raise NotFoundError("no user 8")
+        if id == 9:
+            raise Away("at sea", details={"until": "May"})
         return None
+
+    @rpc
+    async def price(self, at: datetime.datetime, days: datetime.timedelta) -> decimal.Decimal:
+        return decimal.Decimal("1.10") * days.days * at.year
+
+    @rpc
+    async def history(self, id: uuid.UUID, items: int) -> AsyncIterator[User]:
+        """Stream what became of a user.
+
+        Raises:
+            Away: the record ends here.
+        """
+        for _ in range(items):
+            yield User(id, Role.ADMIN, datetime.datetime.now(datetime.UTC))
+        raise Away("no more")
+
+    @MessagePattern("NAME.of.time")
+    async def ticks(self) -> AsyncIterator[int]:
+        for number in range(3):
+            yield number
 
     @rpc
     async def nothing(self) -> None: ...
@@ -113,11 +147,12 @@ class Users(CliffracerService):
 USE = """
 import asyncio
 import datetime
+import decimal
 import sys
 import uuid
 
-from cliffracer_core import ClientProxy, NotFoundError
-from made import Address, Cat, {client}, Dog, Role, User
+from cliffracer_core import ClientProxy, NotFoundError, RPCError
+from made import Address, Away, Cat, {client}, Dog, Role, User
 
 
 async def main() -> None:
@@ -138,6 +173,22 @@ async def main() -> None:
         assert await users.check(street_name="x", class_="a") is True
         assert await users.sum([1, 2]) == 3
         print(Dog())
+        price: decimal.Decimal = await users.price(
+            at=datetime.datetime(2024, 1, 1), days=datetime.timedelta(days=2)
+        )
+        assert price == decimal.Decimal("4452.80")
+        numbers: list[User] = []
+        try:
+            async for each in users.history(id=id, items=2):
+                numbers.append(each)
+        except Away as away:
+            print(len(numbers), away, away.retryable, away.status)
+        assert [number async for number in users.ticks()] == [0, 1, 2]
+        try:
+            await users.find(id=9)
+        except Away as away:
+            assert isinstance(away, RPCError) and isinstance(away.__cause__, RPCError)
+            print(away, away.details, away.service == sys.argv[2])
         try:
             await users.find(id=8)
         except NotFoundError as error:
@@ -147,7 +198,7 @@ async def main() -> None:
 asyncio.run(main())
 """
 RULES = "E4,E7,E9,F,W,I,N,UP,B,C4,SIM,PIE,RET,D"
-UNWANTED = "D417,D107,D203,D205,D212,D213,D400,D401,D407,D413,D415,RET505"
+UNWANTED = "N818,D417,D107,D203,D205,D212,D213,D400,D401,D407,D413,D415,RET505"
 
 
 def check(*command: str, folder: Path) -> None:
@@ -194,9 +245,11 @@ def test_client_of_a_live_service_is_typed_and_works(name: str, tmp_path: Path, 
     )
     check_source(source, folder)
     check("ruff", "format", "--isolated", "--no-cache", "--line-length", "120", "--check", "made.py", folder=folder)
-    command = [sys.executable, "use.py", nats_url]
+    command = [sys.executable, "use.py", nats_url, name]
     done = subprocess.run(command, cwd=folder, env=clean_environment(tmp_path), capture_output=True, text=True)
-    assert (done.returncode, done.stdout) == (0, "Dog(age=3)\nno user 8\n"), done.stderr
+    assert (done.returncode, done.stdout.splitlines()) == (0, [
+        "Dog(age=3)", "2 no more True 409", f"at sea {{'until': 'May', 'type': '{name}_away'}} True", "no user 8",
+    ]), done.stderr  # fmt: skip
 
 
 def test_client_is_refused_when_nobody_answers(tmp_path: Path, nats_url: str) -> None:
@@ -215,15 +268,22 @@ def test_texts_stay_texts_and_names_stay_names_when_a_service_is_hostile(tmp_pat
     thing = {"type": "object", "title": EVIL, "description": EVIL, "properties": {}, "required": ["class", "9"]}
     properties: dict[str, object] = {
         key: {"type": "string", "default": EVIL}
-        for key in ("class", "9", "first-name", "first_name", "self", "list", "datetime", EVIL, "", "__init__", "é")
-    }
+        for key in (
+            "class", "9", "first-name", "first_name", "self", "list", "datetime", EVIL, "", "__init__", "é",
+            "error", "item", "items", "result", "raise_as", "contextlib",
+        )
+    }  # fmt: skip
     properties |= {"next": {"$ref": "#/$defs/T"}, "kind": {"enum": [EVIL, "a", "A"]}, "date": {"format": "date"}}
     schema = {"$ref": "#/$defs/T", "$defs": {"T": {**thing, "properties": properties}}}
     names = ["list", "class", EVIL, "a.b", "", "User", "user", "_caller", "9"]
+    errors = [Failure(type=each, name=each, doc=EVIL, status=7) for each in (EVIL, "User", "T", "9-xClient", "", "no")]
     endpoints = [
-        Endpoint(name=name, subject=f"rpc.{number}", doc=EVIL, request=schema, response=schema)
+        Endpoint(
+            name=name, subject=f"rpc.{number}", doc=EVIL, request=schema, response=schema, stream=number % 2 == 0,
+            errors=errors,
+        )
         for number, name in enumerate(names)
-    ]
+    ]  # fmt: skip
     circle = {"$ref": "#/$defs/A", "$defs": {"A": {"$ref": "#/$defs/A"}}}
     endpoints.append(Endpoint(name="circle", subject="rpc.circle", request=circle, response=circle))
     source = client_module(Contract(service="9-x", version=EVIL, description=EVIL, endpoints=endpoints))

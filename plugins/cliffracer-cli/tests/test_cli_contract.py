@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import datetime
+import enum
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,9 +11,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 import pytest
 from cliffracer_cli.comparing import compare
-from cliffracer_cli.contracts import Contract, Endpoint
+from cliffracer_cli.contracts import Contract, Endpoint, Failure
 from cliffracer_cli.testing import CommandLine
 
+from cliffracer_core.schemas import Schemas
 from cliffracer_core.testing import unique
 
 OLD = """
@@ -150,6 +153,23 @@ class Fish(msgspec.Struct, tag=True):
     name: str
 
 
+class Place(msgspec.Struct):
+    street: str
+
+
+class F(msgspec.Struct):
+    first_name: str
+
+
+class G(msgspec.Struct, rename="camel"):
+    first_name: str
+
+
+Mood = enum.Enum("Mood", {"GOOD": "good"})
+Moods = enum.Enum("Moods", {"GOOD": "good", "BAD": "bad"})
+Natural = Annotated[int, msgspec.Meta(ge=0)]
+Positive = Annotated[int, msgspec.Meta(gt=0)]
+FromOne = Annotated[int, msgspec.Meta(ge=1)]
 Short = Annotated[str, msgspec.Meta(max_length=5)]
 Pair = tuple[int, str]
 
@@ -174,7 +194,15 @@ CASES: list[tuple[Any, Any, bool, bool]] = [
     (Literal[1, 2], int, False, True),
     (str, Short, True, False),
     (Short, str, False, True),
+    (Natural, Positive, True, False),
+    (Positive, Natural, False, True),
+    (Positive, FromOne, False, False),
     (Address, Wider, False, False),
+    (Address, Place, False, False),
+    (dict[str, list[Address | None]], dict[str, list[Address]], True, False),
+    (Mood, Moods, False, True),
+    (str, datetime.datetime, True, False),
+    (F, G, True, True),
     (Address, Stricter, True, False),
     (Stricter, Address, False, True),
     (Wider, Address, False, True),
@@ -187,9 +215,16 @@ CASES: list[tuple[Any, Any, bool, bool]] = [
 ]
 
 
+def schema_of(type: Any) -> dict[str, Any]:
+    """Return the schema that `cliffracer-discovery` announces."""
+    schemas = Schemas("#/$defs/{name}")
+    schema = schemas.add(type)
+    return {"$defs": schemas.fill(), **schema}
+
+
 def contract(request: Any, response: Any) -> Contract:
-    arguments = msgspec.json.schema(msgspec.defstruct("Arguments", [("x", request)], kw_only=True))
-    endpoint = Endpoint(name="e", subject="rpc.s.e", request=arguments, response=msgspec.json.schema(response))
+    arguments = schema_of(msgspec.defstruct("Arguments", [("x", request)], kw_only=True))
+    endpoint = Endpoint(name="e", subject="rpc.s.e", request=arguments, response=schema_of(response))
     return msgspec.json.decode(msgspec.json.encode(Contract(service="s", endpoints=[endpoint])), type=Contract)
 
 
@@ -202,6 +237,17 @@ def test_change_is_breaking_where_old_callers_fail(old: Any, new: Any, as_argume
     assert any(each.breaking for each in of_result) == as_result, of_result
     assert all(each.where.startswith("argument x") for each in of_argument)
     assert all(each.where.startswith("result") for each in of_result)
+
+
+def test_stream_and_errors_are_part_of_a_contract() -> None:
+    """A reply that becomes a stream breaks its callers, and so does the reverse; errors are listed."""
+    old, streamed = contract(int, int), contract(int, int)
+    streamed.endpoints[0].stream = True
+    streamed.endpoints[0].errors = [Failure(type="away")]
+    there = {(each.what, each.breaking) for each in compare(old, streamed)}
+    back = {(each.what, each.breaking) for each in compare(streamed, old)}
+    assert there == {("streams its reply now", True), ("may now raise 'away'", False)}
+    assert back == {("streams its reply no more", True), ("no longer raises 'away'", False)}
 
 
 def test_argument_that_is_gone_breaks_where_unknown_ones_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from pathlib import Path
 import pytest
 from cliffracer_cli.testing import CommandLine, fake_plugin
 
+from cliffracer_core import ClientProxy
 from cliffracer_core.testing import unique
 
 APP = """
@@ -26,6 +28,9 @@ class Billing(CliffracerService):
         if not pathlib.Path("healed").exists():
             raise RuntimeError("printer on fire")
         print("charged", id, flush=True)
+
+    @event("{name}.plain")
+    async def plain(self, id: int) -> None: ...
 
     @event("{name}.placed", durable=True)
     async def note(self, id: int) -> None:
@@ -69,9 +74,15 @@ class Shop:
     def fail(self, *ids: int) -> None:
         """Publish events and wait until each is a dead letter."""
         before = len(self.service.err)
-        for id in ids:
-            arguments = ("publish", f"{self.name}.placed", f"id={id}", "--durable", "--header", "X-Correlation-ID=c-1")
-            assert self.run(*arguments).wait() == 0
+
+        async def publish() -> None:
+            async with ClientProxy(self.url) as proxy:
+                for id in ids:
+                    await proxy.caller.publish(
+                        f"{self.name}.placed", {"id": id}, durable=True, headers={"X-Correlation-ID": "c-1"}
+                    )
+
+        asyncio.run(publish())
         known = [line for line in self.service.err[:before] if "moved to DLQ" in line]
         self.service.wait_for("moved to DLQ", times=len(known) + len(ids))
 
@@ -117,10 +128,16 @@ def test_redrive_reaches_the_failed_handler_alone_and_removes_the_entry(shop: Sh
     assert process.json()["message_id"].startswith("redrive:")
     shop.service.wait_for("charged 1")
     assert shop.run("dlq", "list", shop.name, "--json").json() == [second]
+    assert shop.run("publish", f"{shop.name}.plain", "id=x").wait() == 0
+    shop.service.wait_for("moved to DLQ", times=3)
     process = shop.run("dlq", "redrive", shop.name, "--all", "--yes")
     assert process.out[0].startswith(f"{second['sequence']} redriven as redrive:")
+    assert process.wait() == 1
+    plain = re.findall(rf"error: of service '{shop.name}', (\d+) cannot be redriven; see why with", process.err[0])[0]
     shop.service.wait_for("charged 2")
     assert len(shop.service.wait_for("noted")) == 2
+    assert "hears plain events" in " ".join(shop.run("dlq", "show", shop.name, plain).out)
+    assert shop.run("dlq", "drop", shop.name, plain).wait() == 0
     process = shop.run("dlq", "list", shop.name)
     assert (process.wait(), process.out, process.err) == (0, [], [f"service {shop.name!r} has no dead letters"])
 

@@ -16,6 +16,7 @@ from cliffracer_core import (
     MessageContext,
     MessagePattern,
     ServiceConfig,
+    ServiceError,
     event,
     hookimpl,
     rpc,
@@ -143,14 +144,24 @@ async def test_metadata_describes_endpoints_when_asked(
     assert schemas(endpoints["untyped"])[1] == {}
 
 
+class Torn(ServiceError, code="feed_torn", status=409, retryable=True):
+    """The tape is torn."""
+
+
 async def test_metadata_says_so_when_a_handler_streams(
     cliffracer_service: ServiceFactory, cliffracer_client: ClientProxy
 ) -> None:
-    """A streamed reply is marked, and its response schema is that of one item."""
+    """A streamed reply is marked, its response schema is that of one item, and the errors it names are told."""
 
     class Feed(CliffracerService):
         @rpc
         async def ticks(self) -> AsyncIterator[int]:
+            """Count.
+
+            Raises:
+                Torn: no more tape.
+                ValueError: not for callers.
+            """
             yield 1
 
         @rpc
@@ -161,7 +172,10 @@ async def test_metadata_says_so_when_a_handler_streams(
     endpoints = {each.name: each.metadata for each in (await info_of(cliffracer_client)).endpoints}
     assert endpoints["ticks"]["stream"] == "true"
     assert json.loads(endpoints["ticks"]["schema.response"]) == {"type": "integer"}
-    assert "stream" not in endpoints["plain"]
+    assert json.loads(endpoints["ticks"]["errors"]) == [
+        {"type": "feed_torn", "name": "Torn", "status": 409, "retryable": True, "doc": "The tape is torn."}
+    ]
+    assert not {"stream", "errors"} & endpoints["plain"].keys()
 
 
 async def test_answers_hold_no_null_when_encoded(

@@ -15,8 +15,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import inspect as shapes
 
-from cliffracer_core.docstrings import Docstring, parse_docstring
-from cliffracer_core.errors import CliffracerError, ConfigurationError
+from cliffracer_core.docstrings import Docstring, parse_docstring, raised_errors
+from cliffracer_core.errors import ConfigurationError
 from cliffracer_core.handlers import Declaration
 from cliffracer_core.interfaces import Security, Signature
 from cliffracer_core.validation import resolve_annotations
@@ -197,17 +197,9 @@ def _model(declaration: Declaration, signature: Signature, options: RouteOptions
         include_in_schema=options.include_in_schema,
         max_body_bytes=options.max_body_bytes,
         timeout_s=options.timeout,
-        errors=tuple(dict.fromkeys((*options.errors, *_raised(declaration, docs)))),
+        errors=tuple(dict.fromkeys((*options.errors, *raised_errors(declaration.function, docs)))),
         docs=docs,
     )  # fmt: skip
-
-
-def _raised(declaration: Declaration, docs: Docstring) -> list[type[CliffracerError]]:
-    """Return those of the errors named under `Raises:` that the handler's module knows and that a client may see."""
-    function = declaration.function
-    names = getattr(inspect.unwrap(getattr(function, "__func__", function)), "__globals__", {})
-    found = (names.get(each) for each in docs.raises)
-    return [each for each in found if isinstance(each, type) and issubclass(each, CliffracerError)]
 
 
 def _mark(hint: Any) -> Location | None:

@@ -14,8 +14,9 @@ __all__ = ["command"]
 
 _HELP = """Write a typed client of a running service to standard output.
 
-It is one module: msgspec Structs for what is sent and returned, and a class with a method for each
-endpoint, over a Caller of cliffracer-core. It is the same for the same contract.
+It is one module: msgspec Structs for what is sent and returned, classes of the service's own errors,
+and a class with a method for each endpoint, over a Caller of cliffracer-core. It is the same for the
+same contract.
 
 \b
 Examples:

@@ -26,7 +26,8 @@ Examples:
 
 \b
 Breaking: an endpoint that is gone; an argument that is new and required, or takes less than before;
-a result that has lost a field, or may be something that it was not before.
+a result that has lost a field, or may be something that it was not before; a reply that streams
+now, or no more.
 
 \b
 Exit codes:

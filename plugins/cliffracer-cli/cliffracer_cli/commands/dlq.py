@@ -14,8 +14,8 @@ from cliffracer_cli.deadletters import DeadLetter, durable_transport, payload_of
 from cliffracer_cli.options import json_option, service_name, transport_option
 from cliffracer_cli.output import console, make_table, print_json, print_result, printable
 from cliffracer_core.client import ClientProxy
-from cliffracer_core.delivery import dlq_stream, redrive
-from cliffracer_core.errors import NotFoundError
+from cliffracer_core.deadletters import dlq_stream, redrive
+from cliffracer_core.errors import ConflictError, NotFoundError
 from cliffracer_core.interfaces import DurableTransport
 from cliffracer_core.messages import Message
 
@@ -34,7 +34,7 @@ Examples:
 \b
 Exit codes:
   0  done                                   3  a setting is wrong, or the transport keeps no messages
-  1  there is no such dead letter           4  no broker, or it did not confirm
+  1  no such one, or not to be redriven     4  no broker, or it did not confirm
   2  wrong usage
 """
 F = TypeVar("F", bound=Callable[..., Any])
@@ -104,6 +104,8 @@ def show(service: str, sequences: tuple[int, ...], payload: bool, transport: str
         if number:
             click.echo()
         for key, value in msgspec.structs.asdict(letter).items():
+            if key == "final" and value is None:
+                continue
             click.echo(f"{key.replace('_', ' ') + ':':<16} {printable(_cell(value))}")
         if payload:
             click.echo("payload:")
@@ -164,12 +166,24 @@ def _each(
 
     async def run(client: ClientProxy) -> None:
         source = durable_transport(await client.connect())
+        refused: list[str] = []
         for letter, _ in await pick(source, service, sequences):
-            new_id = await act(source, letter.sequence)
+            try:
+                new_id = await act(source, letter.sequence)
+            except ConflictError:
+                if sequences:
+                    raise
+                refused.append(str(letter.sequence))  # the others need not wait for it
+                continue
             if as_json:
                 print_json({"sequence": letter.sequence} | ({"message_id": new_id} if new_id else {}))
             else:
                 click.echo(f"{letter.sequence} {done} {new_id}".rstrip())
+        if refused:
+            raise ConflictError(
+                f"of service {service!r}, {', '.join(refused)} cannot be redriven; "
+                f"see why with 'cliffracer dlq show {service} {refused[0]}'"
+            )
 
     with_client(transport, run)
 
