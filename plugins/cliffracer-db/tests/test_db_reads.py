@@ -36,7 +36,14 @@ class Note(DatabaseModel):
 @pytest.fixture
 async def notes(db: Database) -> Repository[Note]:
     await make_tables(db, Note)
+    await eventually(lambda: is_at_rest(db))
     return Repository(Note, db)
+
+
+def is_at_rest(db: Database) -> bool:
+    """Tell whether the pool has all the connections it begins with: while it opens them, readers wait for its lock."""
+    figures = db.statistics()
+    return figures["pool_min"] <= figures["pool_size"] == figures["pool_available"]
 
 
 async def filled(notes: Repository[Note], count: int) -> list[Note]:
