@@ -22,7 +22,15 @@ from .errors import DatabaseUnavailable, InvalidValue, SerializationFailure
 from .pool import Connection, Pool, join_pool, leave_pool
 from .settings import DbSettings, parse_url, settings_of
 from .tenants import current_tenant
-from .transactions import Isolation, Transaction, TransactionOptions, announce, current_transaction, running
+from .transactions import (
+    Isolation,
+    Transaction,
+    TransactionOptions,
+    announce,
+    current_transaction,
+    in_transaction,
+    running,
+)
 from .translation import DRIVER_ERRORS, FAILED, translate
 
 if TYPE_CHECKING:
@@ -116,7 +124,7 @@ class Database:
     @property
     def in_transaction(self) -> bool:
         """Whether the running task is in a transaction of this database."""
-        return current_transaction(self.pool) is not None
+        return in_transaction(self.pool)
 
     @contextlib.asynccontextmanager
     async def connection(self) -> AsyncIterator[Connection]:
@@ -158,8 +166,9 @@ class Database:
         """Run a block in a transaction: committed at its end, undone where it raises.
 
         What repositories of this database do inside, in this task and those it starts, is part of it. A
-        transaction in a transaction is a savepoint. One task at a time may open a nested one. The first tenant
-        for whom something is done inside is the transaction's; it has no other.
+        transaction in a transaction is a savepoint; while it is open, other tasks of the outer one may do nothing,
+        for that could be undone with the inner one. The first tenant for whom something is done inside is the
+        transaction's; it has no other.
 
         Args:
             isolation: the server's default where None.
@@ -180,9 +189,10 @@ class Database:
         async with self._taken(outer) as connection:
             if outer is not None:
                 try:
-                    async with connection.transaction():
-                        yield self
-                        _refuse_failed(connection)
+                    with outer.nested():
+                        async with connection.transaction():
+                            yield self
+                            _refuse_failed(connection)
                 except BaseException:
                     outer.undone += 1
                     raise

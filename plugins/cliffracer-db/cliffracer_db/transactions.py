@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from typing import Literal, TypeVar, overload
 
 import msgspec
 
-from cliffracer_core.errors import ConfigurationError
+from cliffracer_core.errors import ConfigurationError, DatabaseError
 from cliffracer_core.handlers import mark
 
 from .errors import WrongTenant
@@ -16,7 +17,7 @@ from .pool import Connection, Pool
 from .tenants import TENANT_SETTING
 
 __all__ = ["Isolation", "Transaction", "TransactionOptions", "announce", "current_transaction", "running"]
-__all__ += ["transactional"]
+__all__ += ["in_transaction", "transactional"]
 
 F = TypeVar("F", bound=Callable[..., object])
 Isolation = Literal["read committed", "repeatable read", "serializable"]
@@ -36,6 +37,20 @@ class Transaction(msgspec.Struct, eq=False):
     """Whether the server knows the tenant."""
     undone: int = 0
     """How many transactions inside it were undone."""
+    savepoints: list[object] = []
+    """The transactions inside it that are open, the innermost last."""
+
+    @contextlib.contextmanager
+    def nested(self) -> Iterator[None]:
+        """Count one more inside it, which this task and those it starts are in."""
+        savepoint = object()
+        self.savepoints.append(savepoint)
+        token = _inside.set(_inside.get() | {savepoint})
+        try:
+            yield
+        finally:
+            _inside.reset(token)
+            self.savepoints.remove(savepoint)
 
     async def join(self, tenant: str | None) -> None:
         """Work for a tenant from here on; None leaves it as it is. Raises WrongTenant where it is another's."""
@@ -73,12 +88,30 @@ running: ContextVar[tuple[Transaction, ...]] = ContextVar("cliffracer_db_transac
 """The transactions of the running task, one for each pool."""
 
 
+_inside: ContextVar[frozenset[object]] = ContextVar("cliffracer_db_savepoints", default=frozenset())
+
+
 def current_transaction(pool: Pool) -> Transaction | None:
-    """Return the transaction that the running task is in; None outside, and after its end."""
+    """Return the transaction that the running task is in; None outside, and after its end.
+
+    Raises:
+        DatabaseError: another task has one open inside it, which the caller is not in: to undo that would undo what the
+            caller does, and nobody would know.
+    """
     for each in running.get():
         if each.pool is pool and each.active:
+            if each.savepoints and each.savepoints[-1] not in _inside.get():
+                raise DatabaseError(
+                    "another task has a transaction open inside this one, or writes many rows; let one do so after "
+                    "the other"
+                )
             return each
     return None
+
+
+def in_transaction(pool: Pool) -> bool:
+    """Tell whether the running task is in a transaction."""
+    return any(each.pool is pool and each.active for each in running.get())
 
 
 @overload

@@ -126,6 +126,34 @@ async def test_tasks_that_nest_at_once_are_refused(orgs: Repository[Org]) -> Non
     assert await orgs.count() == 0
 
 
+async def test_task_is_refused_when_another_has_a_transaction_open_inside_its_own(orgs: Repository[Org]) -> None:
+    """What it does would be undone with the other's, silently; those inside, and all when it has ended, go on."""
+    open, go_on = asyncio.Event(), asyncio.Event()
+
+    async def inner() -> None:
+        with contextlib.suppress(KeyError):
+            async with orgs.db.transaction():
+                await asyncio.create_task(plain("inside"))
+                open.set()
+                await go_on.wait()
+                raise KeyError
+
+    async def plain(name: str) -> None:
+        await orgs.create(Org(name=name))
+
+    async with orgs.db.transaction():
+        nesting = asyncio.create_task(inner())
+        await open.wait()
+        for refused in (plain("beside"), orgs.count(), orgs.create_many([Org(name="many")])):
+            with pytest.raises(DatabaseError, match="one do so after the other"):
+                await refused
+        assert orgs.db.in_transaction
+        go_on.set()
+        await nesting
+        await plain("after")
+    assert await names(orgs) == ["after"]
+
+
 async def test_isolation_and_mode_are_those_asked_for(orgs: Repository[Org]) -> None:
     """Level and mode reach the server, hold for one transaction only, and cannot change inside."""
     show = sql.SQL(
