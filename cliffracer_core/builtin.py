@@ -9,7 +9,6 @@ from .context import MessageContext
 from .errors import CliffracerError
 from .hookspecs import hookimpl
 from .interfaces import Authenticator, Call, MetricsSink, Middleware, Resolver, StoreFactory, TransportFactory
-from .memory import STORES, TRANSPORTS
 
 __all__ = ["authenticate", "measure"]
 
@@ -17,12 +16,16 @@ __all__ = ["authenticate", "measure"]
 @hookimpl
 def cliffracer_register_transports() -> Sequence[TransportFactory]:
     """Offer `memory://`."""
+    from .memory import TRANSPORTS  # with the first start, not with the kernel
+
     return TRANSPORTS
 
 
 @hookimpl
 def cliffracer_register_stores() -> Sequence[StoreFactory]:
     """Offer `memory://`."""
+    from .memory import STORES
+
     return STORES
 
 

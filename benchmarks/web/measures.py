@@ -88,6 +88,6 @@ MEASURES: dict[str, Measure] = {
         for server in SERVERS
         for method in ("GET", "POST")
     },
-    "middleware": Measure(middleware, (OURS,), rounds=1),
+    "middleware": Measure(middleware, (OURS,)),
     "memory": Measure(memory, ("bare", OURS), rounds=1),
 }
